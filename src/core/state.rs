@@ -1,0 +1,106 @@
+//! What HAProxy has, or should have: one type for the observed and the desired
+//! side.
+//!
+//! What lives here: data. What it must not know: containers, and how a state is
+//! reached.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use super::name::{BackendName, MapWord, ServerName};
+
+/// The administrative state of a server (management.txt, `set server … state`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Admin {
+    /// Takes traffic, as far as its health check allows.
+    Ready,
+    /// Takes no new traffic but that of sessions bound to it.
+    Drain,
+    /// Takes no traffic and isn't checked.
+    Maint,
+}
+
+/// One server of a backend.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Server {
+    /// Where the container listens.
+    pub address: SocketAddr,
+    /// Its administrative state.
+    pub admin: Admin,
+    /// Its share of the load, 0 to 256.
+    pub weight: u16,
+}
+
+/// One backend that is in use.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Backend {
+    /// Its servers by name.
+    pub servers: BTreeMap<ServerName, Server>,
+}
+
+/// The maps that hapilot writes. All of them exist in the start-up
+/// configuration, one file each, below `<dir>/maps`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Map {
+    /// Host (or `*.domain`) → the backend that serves it.
+    Hosts,
+    /// Backend of the pool → the service it was lent to; its own name is used
+    /// where there is no entry. Read by logs, and by a restarted hapilot.
+    Names,
+}
+
+impl Map {
+    /// Every map.
+    pub const ALL: [Self; 2] = [Self::Hosts, Self::Names];
+
+    /// The file's name below `<dir>/maps`.
+    #[must_use]
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::Hosts => "hosts.map",
+            Self::Names => "names.map",
+        }
+    }
+}
+
+/// One side of the comparison.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct State {
+    /// The backends that are in use: a backend of the pool that has no server
+    /// is not in here, a backend made at run time is even when it is empty.
+    pub backends: BTreeMap<BackendName, Backend>,
+    /// Keys and values of each map; a map without entries may be absent.
+    pub maps: BTreeMap<Map, BTreeMap<MapWord, MapWord>>,
+}
+
+impl State {
+    /// The value under a key of a map.
+    #[must_use]
+    pub fn map_value(&self, map: Map, key: &str) -> Option<&MapWord> {
+        self.maps.get(&map).and_then(|entries| entries.get(key))
+    }
+
+    /// All servers with the backend they stand in.
+    pub fn servers(&self) -> impl Iterator<Item = (&BackendName, &ServerName, &Server)> {
+        self.backends
+            .iter()
+            .flat_map(|(backend, b)| b.servers.iter().map(move |(name, server)| (backend, name, server)))
+    }
+}
+
+/// What `observe` read from HAProxy in one go.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Observed {
+    /// The part that is compared with the desired state.
+    pub state: State,
+    /// Every backend of the pool, lent or free.
+    pub pool: BTreeSet<BackendName>,
+    /// Map entries that must go: a second entry under one key, or a key or
+    /// value that hapilot can't have written. The reference is the number that
+    /// `show map` prints.
+    pub stray_entries: Vec<(Map, u64)>,
+}
