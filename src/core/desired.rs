@@ -1,1 +1,511 @@
+//! Claims of all containers → the state that HAProxy should have.
+//!
+//! What lives here: who shares a host, who wins a conflict, and the desired
+//! state, kept up to date piece by piece: a change to one container recomputes
+//! only the hosts it claims. What it must not know: commands and their order.
+//!
+//! The rules of conflict, none of which depends on the order of arrival:
+//! * an address belongs to one network namespace; if two running containers
+//!   both seem to have it, the one that started later has it (the other's end
+//!   has not been seen yet), and among equals the one with the greater id;
+//! * a host without a free backend is blocked, and no other host is.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::claim::{self, Claim, Rejection};
+use super::command::Capabilities;
+use super::container::{Container, ContainerId, Health, NetworkMode, RunState};
+use super::endpoint::{self, Vantage};
+use super::name::{BackendKey, BackendName, MapWord, ServerName};
+use super::slots::Slots;
+use super::state::{Admin, Backend, Map, Observed, Server, State};
+
+/// Where HAProxy runs, as the operator said or hapilot found out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HaproxyPlace {
+    /// On the engine's host.
+    Host,
+    /// In the container of this name or id (or beginning of an id).
+    Container(String),
+}
+
+/// The part of a state that a comparison looks at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// Everything.
+    All,
+    /// These backends (with their entries of the `names` map) and these hosts.
+    Some {
+        /// Backends to compare.
+        backends: BTreeSet<BackendName>,
+        /// Keys of the `hosts` map to compare.
+        hosts: BTreeSet<MapWord>,
+    },
+}
+
+/// Something that can't be done although its container asked correctly.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Blocked {
+    /// The host.
+    pub what: String,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
+/// A container with what follows from its facts.
+#[derive(Debug)]
+struct Tenant {
+    container: Arc<Container>,
+    server: ServerName,
+    address: Option<IpAddr>,
+    claims: Vec<Claim>,
+    rejections: Vec<Rejection>,
+}
+
+/// All containers, and the desired state that follows.
+#[derive(Debug)]
+pub struct Desired {
+    place: HaproxyPlace,
+    prefer_ipv6: bool,
+    vantage: Vantage,
+    /// The container HAProxy is in, once it was seen.
+    own: Option<ContainerId>,
+    tenants: BTreeMap<ContainerId, Tenant>,
+    by_key: BTreeMap<BackendKey, BTreeSet<ContainerId>>,
+    by_address: BTreeMap<IpAddr, BTreeSet<ContainerId>>,
+    /// Containers that live in another one's network namespace.
+    guests: BTreeMap<ContainerId, BTreeSet<ContainerId>>,
+    slots: Slots,
+    state: State,
+    /// Backends whose key is claimed no more and that still hold a loan or
+    /// servers.
+    leaving: BTreeSet<BackendName>,
+    blocked: BTreeMap<BackendKey, String>,
+    dirty: BTreeSet<BackendKey>,
+    all_dirty: bool,
+}
+
+impl Desired {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(place: HaproxyPlace, prefer_ipv6: bool) -> Self {
+        let vantage = match place {
+            HaproxyPlace::Host => Vantage::Host,
+            HaproxyPlace::Container(_) => Vantage::Networks(BTreeSet::new()),
+        };
+        Self {
+            place,
+            prefer_ipv6,
+            vantage,
+            own: None,
+            tenants: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            by_address: BTreeMap::new(),
+            guests: BTreeMap::new(),
+            slots: Slots::default(),
+            state: State::default(),
+            leaving: BTreeSet::new(),
+            blocked: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            all_dirty: true,
+        }
+    }
+
+    /// Takes a full list: what is not in it is gone.
+    pub fn replace(&mut self, containers: Vec<Container>) {
+        let listed: BTreeSet<ContainerId> = containers.iter().map(|c| c.id.clone()).collect();
+        let gone: Vec<ContainerId> = self.tenants.keys().filter(|id| !listed.contains(id)).cloned().collect();
+        for id in gone {
+            self.remove(&id);
+        }
+        for container in containers {
+            self.set(container);
+        }
+    }
+
+    /// Takes new facts about one container. A container that neither runs nor
+    /// is paused is as good as gone.
+    pub fn set(&mut self, container: Container) {
+        if container.run == RunState::Stopped {
+            return self.remove(&container.id);
+        }
+        if self.tenants.get(&container.id).is_some_and(|tenant| *tenant.container == container) {
+            return;
+        }
+        let id = container.id.clone();
+        self.detach(&id);
+        if let NetworkMode::Container(host) = &container.network_mode {
+            self.guests.entry(host.clone()).or_default().insert(id.clone());
+        }
+        let read = claim::claims(&container);
+        let tenant = Tenant {
+            server: claim::server_name(&container),
+            container: Arc::new(container),
+            address: None,
+            claims: read.claims,
+            rejections: read.rejections,
+        };
+        for claim in &tenant.claims {
+            self.by_key.entry(claim.key.clone()).or_default().insert(id.clone());
+        }
+        self.tenants.insert(id.clone(), tenant);
+        self.resolve(&id);
+        self.resolve_guests(&id);
+        self.look_around(&id);
+    }
+
+    /// Forgets one container.
+    pub fn remove(&mut self, id: &ContainerId) {
+        self.detach(id);
+        if self.tenants.remove(id).is_some() {
+            self.resolve_guests(id);
+        }
+    }
+
+    /// Takes what HAProxy really has as the new ground: loans are read back,
+    /// everything is computed again.
+    pub fn adopt(&mut self, observed: &Observed, capabilities: Capabilities) {
+        self.slots = Slots::from_observed(observed, capabilities.add_backend);
+        self.state = State::default();
+        self.leaving = observed.state.backends.keys().cloned().collect();
+        self.leaving.extend(self.slots.loans().map(|(backend, _)| backend.clone()));
+        self.blocked.clear();
+        self.all_dirty = true;
+    }
+
+    /// Brings the desired state up to date and says which part of it may have
+    /// changed since the last call.
+    pub fn compute(&mut self, observed: &Observed) -> Scope {
+        let all = std::mem::take(&mut self.all_dirty);
+        let dirty = std::mem::take(&mut self.dirty);
+        let keys: BTreeSet<BackendKey> = if all {
+            self.by_key.keys().cloned().chain(dirty).collect()
+        } else {
+            dirty.into_iter().chain(self.blocked.keys().cloned()).collect()
+        };
+        let mut backends = BTreeSet::new();
+        let mut hosts = BTreeSet::new();
+        // Keys that are claimed no more go first: what they give back can be
+        // taken by the others in the same pass.
+        let (claimed, unclaimed): (Vec<_>, Vec<_>) =
+            keys.into_iter().partition(|key| self.by_key.contains_key(key));
+        for key in unclaimed.iter().chain(&claimed) {
+            hosts.insert(MapWord::from(&key.host));
+            backends.extend(self.compute_key(key, observed));
+        }
+        let leaving: Vec<BackendName> = self.leaving.iter().cloned().collect();
+        for backend in leaving {
+            if self.slots.settle(&backend, observed) && !observed.state.backends.contains_key(&backend) {
+                self.leaving.remove(&backend);
+            }
+            backends.insert(backend);
+        }
+        for backend in &backends {
+            self.write_name(backend);
+        }
+        if all { Scope::All } else { Scope::Some { backends, hosts } }
+    }
+
+    /// The desired state as of the last [`Desired::compute`].
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The backend that serves a key at present.
+    #[must_use]
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// Everything that containers asked for and can't have, in a stable order.
+    #[must_use]
+    pub fn rejections(&self) -> Vec<Rejection> {
+        self.tenants.values().flat_map(|tenant| self.rejections_of(tenant)).collect()
+    }
+
+    /// The rejections of one container; none if it is unknown.
+    #[must_use]
+    pub fn rejections_of_container(&self, id: &ContainerId) -> Vec<Rejection> {
+        self.tenants.get(id).map(|tenant| self.rejections_of(tenant)).unwrap_or_default()
+    }
+
+    /// What is blocked, and why.
+    #[must_use]
+    pub fn blocked(&self) -> Vec<Blocked> {
+        let say = |(key, reason): (&BackendKey, &String)| Blocked {
+            what: key.host.to_string(),
+            reason: reason.clone(),
+        };
+        self.blocked.iter().map(say).collect()
+    }
+
+    /// All containers that are known.
+    pub fn containers(&self) -> impl Iterator<Item = &Container> {
+        self.tenants.values().map(|tenant| &*tenant.container)
+    }
+
+    /// The container behind a server's name, if it is known.
+    #[must_use]
+    pub fn container_of(&self, server: &ServerName) -> Option<&Container> {
+        let short = claim::id_of_server(server)?;
+        let from = ContainerId::new(short)?;
+        let (id, tenant) = self.tenants.range(from..).next()?;
+        id.as_str().starts_with(short).then_some(&*tenant.container)
+    }
+
+    /// From where HAProxy looks at the containers.
+    #[must_use]
+    pub fn vantage(&self) -> &Vantage {
+        &self.vantage
+    }
+
+    /// How many containers claim something.
+    #[must_use]
+    pub fn claimants(&self) -> usize {
+        self.tenants.values().filter(|tenant| !tenant.claims.is_empty()).count()
+    }
+
+    /// Takes a container out of every index.
+    fn detach(&mut self, id: &ContainerId) {
+        let Some(tenant) = self.tenants.get(id) else { return };
+        let keys: Vec<BackendKey> = tenant.claims.iter().map(|claim| claim.key.clone()).collect();
+        let address = tenant.address;
+        if let NetworkMode::Container(host) = &tenant.container.network_mode {
+            unlink(&mut self.guests, &host.clone(), id);
+        }
+        for key in keys {
+            unlink(&mut self.by_key, &key, id);
+            self.dirty.insert(key);
+        }
+        if let Some(address) = address {
+            unlink(&mut self.by_address, &address, id);
+            self.touch_address(address);
+        }
+    }
+
+    /// Finds a container's address anew.
+    fn resolve(&mut self, id: &ContainerId) {
+        let Some(tenant) = self.tenants.get(id) else { return };
+        let lookup = |other: &ContainerId| self.tenants.get(other).map(|tenant| &*tenant.container);
+        let found = endpoint::address(&tenant.container, &self.vantage, self.prefer_ipv6, lookup);
+        let before = tenant.address;
+        let wanted = !tenant.claims.is_empty();
+        let keys: Vec<BackendKey> = tenant.claims.iter().map(|claim| claim.key.clone()).collect();
+        self.dirty.extend(keys);
+        let Some(tenant) = self.tenants.get_mut(id) else { return };
+        tenant.rejections = claim::claims(&tenant.container).rejections;
+        tenant.address = None;
+        match found {
+            Ok(address) if wanted => tenant.address = Some(address),
+            Err(rejection) if wanted => tenant.rejections.push(rejection),
+            // Nobody asked for it to be served, so nobody is told.
+            Ok(_) | Err(_) => {}
+        }
+        let after = tenant.address;
+        if before != after
+            && let Some(before) = before
+        {
+            unlink(&mut self.by_address, &before, id);
+            self.touch_address(before);
+        }
+        if let Some(after) = after {
+            self.by_address.entry(after).or_default().insert(id.clone());
+            self.touch_address(after);
+        }
+    }
+
+    fn resolve_guests(&mut self, id: &ContainerId) {
+        let guests: Vec<ContainerId> = self.guests.get(id).into_iter().flatten().cloned().collect();
+        for guest in guests {
+            self.resolve(&guest);
+        }
+    }
+
+    /// If new facts are about HAProxy's own container, or the one whose network
+    /// namespace it shares: finds its networks anew. Should they have changed,
+    /// everybody's address may have. While it is not there, the last ones stay.
+    fn look_around(&mut self, news: &ContainerId) {
+        let HaproxyPlace::Container(wanted) = &self.place else { return };
+        let Some(tenant) = self.tenants.get(news) else { return };
+        if is_called(&tenant.container, wanted) {
+            self.own = Some(news.clone());
+        }
+        let Some(own) = self.own.as_ref().and_then(|own| self.tenants.get(own)) else { return };
+        let namespace = self.owner(&own.container);
+        if own.container.id != *news && namespace.id != *news {
+            return;
+        }
+        let vantage = match namespace.network_mode {
+            NetworkMode::Host => Vantage::Host,
+            _ => Vantage::Networks(namespace.networks.keys().cloned().collect()),
+        };
+        if vantage != self.vantage {
+            self.vantage = vantage;
+            let all: Vec<ContainerId> = self.tenants.keys().cloned().collect();
+            for id in all {
+                self.resolve(&id);
+            }
+        }
+    }
+
+    /// Everyone who has (or had) a part in an address is to be looked at again.
+    fn touch_address(&mut self, address: IpAddr) {
+        let sharers = self.by_address.get(&address).into_iter().flatten();
+        let keys = sharers.filter_map(|id| self.tenants.get(id)).flat_map(|tenant| &tenant.claims);
+        self.dirty.extend(keys.map(|claim| claim.key.clone()));
+    }
+
+    /// The namespace that an address of this container belongs to.
+    fn owner<'a>(&'a self, container: &'a Container) -> &'a Container {
+        match &container.network_mode {
+            NetworkMode::Container(id) => self.tenants.get(id).map_or(container, |host| &host.container),
+            _ => container,
+        }
+    }
+
+    /// The container that has this one's address, if it isn't its own.
+    fn usurper(&self, tenant: &Tenant) -> Option<&Container> {
+        let own = self.owner(&tenant.container);
+        if own.network_mode == NetworkMode::Host {
+            return None;
+        }
+        let sharers = self.by_address.get(&tenant.address?)?;
+        let owners =
+            sharers.iter().filter_map(|id| self.tenants.get(id)).map(|other| self.owner(&other.container));
+        let last = owners.max_by_key(|owner| (owner.started_at, &owner.id))?;
+        (last.id != own.id).then_some(last)
+    }
+
+    fn rejections_of(&self, tenant: &Tenant) -> Vec<Rejection> {
+        let mut all = tenant.rejections.clone();
+        if let (Some(other), Some(address)) = (self.usurper(tenant), tenant.address) {
+            let reason = format!("{address} is held by container {}, which started later", other.id);
+            all.push(Rejection::new(&tenant.container, "address", &reason));
+        }
+        all
+    }
+
+    /// Recomputes one key; returns the backends that are concerned.
+    fn compute_key(&mut self, key: &BackendKey, observed: &Observed) -> Vec<BackendName> {
+        let host = MapWord::from(&key.host);
+        let before = self.state.map_value(Map::Hosts, host.as_str()).cloned();
+        let mut concerned: Vec<BackendName> =
+            before.and_then(|name| BackendName::new(name.as_str()).ok()).into_iter().collect();
+        concerned.extend(self.slots.held(key));
+        self.blocked.remove(key);
+        let claimed = self.by_key.contains_key(key);
+        let wanted = if claimed { self.wanted(key) } else { Vec::new() };
+        let home = if wanted.is_empty() { None } else { self.home(key) };
+        for name in &concerned {
+            if home.as_ref() != Some(name) && self.serves(name, key) {
+                self.state.backends.remove(name);
+                self.leaving.insert(name.clone());
+            }
+        }
+        let hosts = self.state.maps.entry(Map::Hosts).or_default();
+        let Some(home) = home else {
+            hosts.remove(&host);
+            return concerned;
+        };
+        hosts.insert(host, MapWord::from(&home));
+        self.leaving.remove(&home);
+        let present = observed.state.backends.get(&home);
+        let backend = Backend { servers: keep_names(wanted, present) };
+        self.state.backends.insert(home.clone(), backend);
+        concerned.push(home);
+        concerned
+    }
+
+    /// True unless a backend that this key once had serves another one by now.
+    fn serves(&self, backend: &BackendName, key: &BackendKey) -> bool {
+        match self.slots.service_of(backend) {
+            Some(service) => *service == key.service(),
+            None => true,
+        }
+    }
+
+    fn home(&mut self, key: &BackendKey) -> Option<BackendName> {
+        match self.slots.take(key) {
+            Ok(backend) => Some(backend),
+            Err(exhausted) => {
+                self.blocked.insert(key.clone(), exhausted.to_string());
+                None
+            }
+        }
+    }
+
+    /// The servers that a key should have.
+    fn wanted(&self, key: &BackendKey) -> Vec<(ServerName, Server)> {
+        let tenants = self.by_key.get(key).into_iter().flatten().filter_map(|id| self.tenants.get(id));
+        let mut servers = Vec::new();
+        let mut unfit = Vec::new();
+        for tenant in tenants {
+            let Some(address) = tenant.address else { continue };
+            let Some(claim) = tenant.claims.iter().find(|claim| claim.key == *key) else { continue };
+            if self.usurper(tenant).is_some() {
+                continue;
+            }
+            let admin = match tenant.container.run {
+                RunState::Running => Admin::Ready,
+                RunState::Paused | RunState::Stopped => Admin::Maint,
+            };
+            if admin == Admin::Ready
+                && matches!(tenant.container.health, Some(Health::Starting | Health::Unhealthy))
+            {
+                unfit.push(servers.len());
+            }
+            let address = SocketAddr::new(address, claim.port);
+            servers.push((tenant.server.clone(), Server { address, admin, weight: claim.weight }));
+        }
+        // A container that Docker calls unhealthy takes no new traffic, as long
+        // as there is a better one.
+        let fit = servers.iter().filter(|(_, server)| server.admin == Admin::Ready).count() - unfit.len();
+        if fit > 0 {
+            for index in unfit {
+                servers[index].1.admin = Admin::Drain;
+            }
+        }
+        servers
+    }
+
+    /// Keeps the `names` map in step with the loans.
+    fn write_name(&mut self, backend: &BackendName) {
+        let names = self.state.maps.entry(Map::Names).or_default();
+        match self.slots.service_of(backend) {
+            Some(service) => names.insert(MapWord::from(backend), service.clone()),
+            None => names.remove(backend.as_str()),
+        };
+    }
+}
+
+/// A server keeps the name under which it already stands, whatever its
+/// container is called by now: a `docker rename` must cost nobody a connection.
+fn keep_names(wanted: Vec<(ServerName, Server)>, present: Option<&Backend>) -> BTreeMap<ServerName, Server> {
+    let present: BTreeMap<&str, &ServerName> = present
+        .iter()
+        .flat_map(|backend| backend.servers.keys())
+        .filter_map(|name| Some((claim::id_of_server(name)?, name)))
+        .collect();
+    let rename = |(name, server): (ServerName, Server)| {
+        let kept = claim::id_of_server(&name).and_then(|id| present.get(id));
+        (kept.map_or(name, |kept| (*kept).clone()), server)
+    };
+    wanted.into_iter().map(rename).collect()
+}
+
+/// True if the operator's word for a container means this one.
+fn is_called(container: &Container, word: &str) -> bool {
+    &*container.name == word || (word.len() >= 12 && container.id.as_str().starts_with(word))
+}
+
+fn unlink<K: Ord + Clone>(index: &mut BTreeMap<K, BTreeSet<ContainerId>>, key: &K, id: &ContainerId) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.remove(id);
+        if ids.is_empty() {
+            index.remove(key);
+        }
+    }
+}

@@ -1,1 +1,352 @@
+//! Changes → ordered commands, each with its reason.
+//!
+//! What lives here: ALL order and safety. What it must not know: how a command
+//! is sent, and what came of it.
+//!
+//! The order of a plan, and the invariant behind each part:
+//! 1. **Break.** Servers whose container is gone or has another address leave
+//!    first, before anything else: Docker may have handed their address on.
+//! 2. **Forget.** Hosts that nobody serves any more lose their map entry, so a
+//!    backend that is lent anew can't be reached under its old host.
+//! 3. **Make.** Backends and servers are made and take traffic.
+//! 4. **Switch.** Hosts are pointed at backends that are complete by now.
+//! 5. **Clear.** What nobody reaches any more is deleted, as far as HAProxy
+//!    allows it at this moment; the rest is left for a later turn.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::command::{Capabilities, Check, Command, ServerRef};
+use super::diff::Change;
+use super::name::{BackendName, ClassName, MapWord};
+use super::state::{Admin, Map, Observed, Server, State};
+
+/// Why a step is taken. Shown in logs and by `hapilot plan`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// No container stands behind the server any more.
+    ServerGone,
+    /// The container has another address now.
+    ServerMoved,
+    /// A container joined.
+    ServerNew,
+    /// The container's state or weight changed.
+    ServerChanged,
+    /// A host is claimed for the first time.
+    HostNew,
+    /// A host leads to another backend.
+    HostMoved,
+    /// No container claims the host any more.
+    HostGone,
+    /// A loan of the pool is written down or crossed out.
+    Loan,
+    /// A hand on the socket left it there.
+    Stray,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ServerGone => "its container is gone",
+            Self::ServerMoved => "its container has another address",
+            Self::ServerNew => "a container joined",
+            Self::ServerChanged => "its container's state or weight changed",
+            Self::HostNew => "the host is claimed",
+            Self::HostMoved => "the host moved to another backend",
+            Self::HostGone => "no container claims it any more",
+            Self::Loan => "a backend of the pool is lent or comes back",
+            Self::Stray => "hapilot did not write it",
+        })
+    }
+}
+
+/// One command and why it is sent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Step {
+    /// What is sent.
+    #[serde(flatten)]
+    pub command: Command,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// A server that is out of service and can't be deleted yet.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Waiting {
+    /// The server.
+    pub server: ServerRef,
+    /// What it waits for.
+    pub reason: &'static str,
+}
+
+/// What is to be sent, in this order.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Plan {
+    /// The commands.
+    pub steps: Vec<Step>,
+    /// What a later turn has to look at again.
+    pub waiting: Vec<Waiting>,
+}
+
+impl Plan {
+    /// True if HAProxy is as it should be, except for servers that are out of
+    /// service already and only wait for their deletion.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.steps.iter().all(|step| is_clearing(&step.command))
+    }
+}
+
+/// True for the commands that only tidy up what nobody reaches any more. That
+/// HAProxy puts them off is normal.
+#[must_use]
+pub fn is_clearing(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::DelServer { .. } | Command::DelBackend { .. } | Command::UnpublishBackend { .. }
+    )
+}
+
+/// What is known of a server that is to be deleted on an HAProxy where that is
+/// dangerous.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RemovalFacts {
+    /// Seconds since its state last changed (`srv_time_since_last_change`).
+    pub unchanged_s: u32,
+    /// Sessions, queued requests and connections that it still has.
+    pub busy: u64,
+}
+
+/// What a plan is made from, besides the changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Ground<'a> {
+    /// What HAProxy has.
+    pub observed: &'a Observed,
+    /// What it should have.
+    pub desired: &'a State,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// How it checks servers.
+    pub check: Check,
+    /// For each server in question; needed without prompt deletion only.
+    pub removals: &'a BTreeMap<ServerRef, RemovalFacts>,
+    /// Without prompt deletion: for how long a server must have been out of
+    /// service. A request that waits for its retry shows in no counter, so it
+    /// is (retries + 1) × (1 s + `timeout connect`).
+    pub quarantine: Duration,
+}
+
+/// Puts the changes in order.
+#[must_use]
+pub fn plan(changes: &[Change], ground: &Ground<'_>) -> Plan {
+    let mut stages = Stages::default();
+    let added: BTreeSet<SocketAddr> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::AddServer(_, server) => Some(server.address),
+            _ => None,
+        })
+        .collect();
+    for change in changes {
+        stages.put(change, ground, &added);
+    }
+    stages.into_plan()
+}
+
+/// The parts of a plan, in the order in which they are sent.
+#[derive(Default)]
+struct Stages {
+    break_: Vec<Step>,
+    forget: Vec<Step>,
+    lend: Vec<Step>,
+    make: Vec<Step>,
+    publish: Vec<Step>,
+    switch: Vec<Step>,
+    retire: Vec<Step>,
+    clear_servers: Vec<Step>,
+    clear_backends: Vec<Step>,
+    waiting: Vec<Waiting>,
+}
+
+impl Stages {
+    fn into_plan(self) -> Plan {
+        let stages = [
+            self.break_,
+            self.forget,
+            self.lend,
+            self.make,
+            self.publish,
+            self.switch,
+            self.retire,
+            self.clear_servers,
+            self.clear_backends,
+        ];
+        Plan { steps: stages.into_iter().flatten().collect(), waiting: self.waiting }
+    }
+
+    fn put(&mut self, change: &Change, ground: &Ground<'_>, added: &BTreeSet<SocketAddr>) {
+        match change {
+            Change::AddBackend(backend) => self.add_backend(backend, ground),
+            Change::RemoveBackend(backend) => self.remove_backend(backend, ground),
+            Change::AddServer(server, to) => self.add_server(server, to, ground),
+            Change::ChangeServer { server, from, to } => self.change_server(server, from, to),
+            Change::RemoveServer(server, from) => {
+                // The same container, under another backend: it lives, so it
+                // serves until the host has moved.
+                let lives = added.contains(&from.address);
+                self.remove_server(server, from, ground, lives);
+            }
+            Change::AddEntry(map, key, value) => {
+                let (map, key, value) = (*map, key.clone(), value.clone());
+                match map {
+                    Map::Hosts => {
+                        let backend = value.clone();
+                        let command = Command::AddMap { map, key, value };
+                        self.point(&backend, Step { command, reason: Reason::HostNew }, ground);
+                    }
+                    Map::Names => self.lend(Command::AddMap { map, key, value }),
+                }
+            }
+            Change::ChangeEntry(map, key, value) => {
+                let (map, key, value) = (*map, key.clone(), value.clone());
+                match map {
+                    Map::Hosts => {
+                        let backend = value.clone();
+                        let command = Command::SetMap { map, key, value };
+                        self.point(&backend, Step { command, reason: Reason::HostMoved }, ground);
+                    }
+                    Map::Names => self.lend(Command::SetMap { map, key, value }),
+                }
+            }
+            Change::RemoveEntry(map, key) => {
+                let reason = if *map == Map::Hosts { Reason::HostGone } else { Reason::Loan };
+                self.forget.push(Step { command: Command::DelMap { map: *map, key: key.clone() }, reason });
+            }
+            Change::RemoveStray(map, reference) => {
+                let command = Command::DelMapEntry { map: *map, reference: *reference };
+                self.forget.push(Step { command, reason: Reason::Stray });
+            }
+        }
+    }
+
+    fn add_backend(&mut self, backend: &BackendName, ground: &Ground<'_>) {
+        if backend.is_pool() || !ground.capabilities.add_backend {
+            return;
+        }
+        let Some(class) = backend.class().and_then(|class| ClassName::new(class).ok()) else { return };
+        let command = Command::AddBackend { backend: backend.clone(), class };
+        self.make.push(Step { command, reason: Reason::HostNew });
+    }
+
+    fn remove_backend(&mut self, backend: &BackendName, ground: &Ground<'_>) {
+        if backend.is_pool() || !ground.capabilities.add_backend {
+            return;
+        }
+        let reason = Reason::HostGone;
+        self.retire.push(Step { command: Command::UnpublishBackend { backend: backend.clone() }, reason });
+        self.clear_backends.push(Step { command: Command::DelBackend { backend: backend.clone() }, reason });
+    }
+
+    fn add_server(&mut self, server: &ServerRef, to: &Server, ground: &Ground<'_>) {
+        let reason = Reason::ServerNew;
+        let make = Command::AddServer {
+            server: server.clone(),
+            address: to.address,
+            weight: to.weight,
+            check: ground.check,
+            pool_keywords: !ground.capabilities.pools_by_default,
+        };
+        self.make.push(Step { command: make, reason });
+        self.make.push(Step { command: Command::EnableHealth { server: server.clone() }, reason });
+        if to.admin != Admin::Maint {
+            let command = Command::SetServerState { server: server.clone(), admin: to.admin };
+            self.make.push(Step { command, reason });
+        }
+    }
+
+    fn change_server(&mut self, server: &ServerRef, from: &Server, to: &Server) {
+        let set = |admin| Command::SetServerState { server: server.clone(), admin };
+        let mut admin = from.admin;
+        if from.address != to.address {
+            let reason = Reason::ServerMoved;
+            if admin != Admin::Maint {
+                self.break_.push(Step { command: set(Admin::Maint), reason });
+                admin = Admin::Maint;
+            }
+            let command = Command::SetServerAddress { server: server.clone(), address: to.address };
+            self.make.push(Step { command, reason });
+        }
+        let reason = Reason::ServerChanged;
+        if from.weight != to.weight {
+            let command = Command::SetServerWeight { server: server.clone(), weight: to.weight };
+            self.make.push(Step { command, reason });
+        }
+        if admin != to.admin {
+            let stage = match to.admin {
+                // A server that can't answer leaves at once; one that is merely
+                // worse than others leaves when they have joined.
+                Admin::Maint => &mut self.break_,
+                Admin::Drain => &mut self.retire,
+                Admin::Ready => &mut self.make,
+            };
+            stage.push(Step { command: set(to.admin), reason });
+        }
+    }
+
+    fn remove_server(&mut self, server: &ServerRef, from: &Server, ground: &Ground<'_>, lives: bool) {
+        let reason = if lives { Reason::HostMoved } else { Reason::ServerGone };
+        if from.admin != Admin::Maint {
+            let command = Command::SetServerState { server: server.clone(), admin: Admin::Maint };
+            let stage = if lives { &mut self.retire } else { &mut self.break_ };
+            stage.push(Step { command, reason });
+        }
+        if let Some(reason) = keeps_from_deletion(server, from, ground) {
+            self.waiting.push(Waiting { server: server.clone(), reason });
+            return;
+        }
+        self.clear_servers.push(Step { command: Command::DelServer { server: server.clone() }, reason });
+    }
+
+    /// Writes down a loan of the pool. Before the first server: a hapilot that
+    /// is killed in between finds out from it whose servers these are.
+    fn lend(&mut self, command: Command) {
+        self.lend.push(Step { command, reason: Reason::Loan });
+    }
+
+    /// Points a host at a backend. HAProxy 3.4 passes over a backend that isn't
+    /// published; publishing twice does no harm, so a plan that was cut off
+    /// between the two needs no memory.
+    fn point(&mut self, to: &MapWord, step: Step, ground: &Ground<'_>) {
+        if ground.capabilities.add_backend
+            && let Ok(backend) = BackendName::new(to.as_str())
+            && !backend.is_pool()
+        {
+            self.publish.push(Step { command: Command::PublishBackend { backend }, reason: step.reason });
+        }
+        self.switch.push(step);
+    }
+}
+
+/// Why a server can't be deleted in this plan; `None` if it may be tried.
+fn keeps_from_deletion(server: &ServerRef, from: &Server, ground: &Ground<'_>) -> Option<&'static str> {
+    if ground.capabilities.prompt_deletion {
+        return None;
+    }
+    if from.admin != Admin::Maint {
+        return Some("this HAProxy can only delete it safely a while after it left service");
+    }
+    let Some(facts) = ground.removals.get(server) else {
+        return Some("its connections have not been counted yet");
+    };
+    if facts.busy > 0 {
+        return Some("it still has connections");
+    }
+    if Duration::from_secs(u64::from(facts.unchanged_s)) < ground.quarantine {
+        return Some("a request may still wait for its retry on it");
+    }
+    None
+}

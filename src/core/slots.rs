@@ -1,1 +1,130 @@
+//! Which backend of HAProxy a key gets.
+//!
+//! What lives here: the difference between HAProxy 3.4+, where a backend is
+//! made under its own name, and the versions below, where it is borrowed from
+//! the pool. What it must not know: servers' details, commands, order.
+//!
+//! The loans are remembered in HAProxy itself, in the `names` map, so a
+//! restarted hapilot reads them back.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::name::{BackendKey, BackendName, MapWord};
+use super::state::{Map, Observed};
+
+/// Where the backends for keys come from.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Slots {
+    /// HAProxy makes backends at run time.
+    add_backend: bool,
+    /// Backends of the pool that are lent, with the service they were lent to.
+    lent: BTreeMap<BackendName, MapWord>,
+    /// The same the other way round, per class and service.
+    holders: BTreeMap<(String, MapWord), BackendName>,
+    /// Backends of the pool without a loan and without a server.
+    free: BTreeSet<BackendName>,
+}
+
+/// No backend is left for a key.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "the pool has no free backend ({size} of {size} in use): raise --pool-size and restart HAProxy, or use HAProxy 3.4 or later, which needs no pool"
+)]
+pub struct Exhausted {
+    /// Backends of the pool in all.
+    pub size: usize,
+}
+
+impl Slots {
+    /// Reads the loans back from what HAProxy has.
+    #[must_use]
+    pub fn from_observed(observed: &Observed, add_backend: bool) -> Self {
+        let mut slots = Self { add_backend, ..Self::default() };
+        let names = observed.state.maps.get(&Map::Names);
+        for backend in &observed.pool {
+            match names.and_then(|names| names.get(backend.as_str())) {
+                Some(service) => slots.lend(backend.clone(), service.clone()),
+                None if has_servers(observed, backend) => {}
+                None => {
+                    slots.free.insert(backend.clone());
+                }
+            }
+        }
+        slots
+    }
+
+    /// The backend that a key has or gets. The answer stays the same until
+    /// [`Slots::settle`] takes the loan back.
+    pub fn take(&mut self, key: &BackendKey) -> Result<BackendName, Exhausted> {
+        let service = key.service();
+        if let Some(backend) = self.holders.get(&(key.class.to_string(), service.clone())) {
+            return Ok(backend.clone());
+        }
+        if self.add_backend {
+            return Ok(key.own_name());
+        }
+        let free = self.free.iter().find(|backend| backend.class() == Some(key.class.as_str())).cloned();
+        let Some(backend) = free else {
+            return Err(Exhausted { size: self.lent.len() + self.free.len() });
+        };
+        self.free.remove(&backend);
+        self.lend(backend.clone(), service);
+        Ok(backend)
+    }
+
+    /// The backend that a key has, if it has one already.
+    #[must_use]
+    pub fn held(&self, key: &BackendKey) -> Option<BackendName> {
+        let held = self.holders.get(&(key.class.to_string(), key.service())).cloned();
+        held.or_else(|| self.add_backend.then(|| key.own_name()))
+    }
+
+    /// Takes back the loan of a backend whose key is claimed no more, once its
+    /// last server is gone. True if it has (or needs) no loan any more.
+    pub fn settle(&mut self, backend: &BackendName, observed: &Observed) -> bool {
+        if has_servers(observed, backend) {
+            return false;
+        }
+        if let Some(service) = self.lent.remove(backend)
+            && let Some(class) = backend.class()
+        {
+            let holder = (class.to_owned(), service);
+            if self.holders.get(&holder) == Some(backend) {
+                self.holders.remove(&holder);
+            }
+        }
+        if observed.pool.contains(backend) {
+            self.free.insert(backend.clone());
+        }
+        true
+    }
+
+    /// The service that a backend of the pool is lent to.
+    #[must_use]
+    pub fn service_of(&self, backend: &BackendName) -> Option<&MapWord> {
+        self.lent.get(backend)
+    }
+
+    /// All loans.
+    pub fn loans(&self) -> impl Iterator<Item = (&BackendName, &MapWord)> {
+        self.lent.iter()
+    }
+
+    /// Backends of the pool that are free.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    fn lend(&mut self, backend: BackendName, service: MapWord) {
+        let Some(class) = backend.class().map(str::to_owned) else { return };
+        // Two loans for one service (a hand on the socket): the first stays in
+        // use, the second is emptied and comes back.
+        self.holders.entry((class, service.clone())).or_insert_with(|| backend.clone());
+        self.lent.insert(backend, service);
+    }
+}
+
+fn has_servers(observed: &Observed, backend: &BackendName) -> bool {
+    observed.state.backends.get(backend).is_some_and(|b| !b.servers.is_empty())
+}
