@@ -443,8 +443,12 @@ mod tests {
         }
 
         #[test]
-        fn own_names_differ_exactly_where_the_keys_do(a in key(), b in key()) {
+        fn own_names_differ_exactly_where_the_keys_do(a in key(), b in key(), first in "any|\\*|pool|web") {
             prop_assert_eq!(a == b, a.own_name() == b.own_name());
+            // And one that is nearly the same: another first label.
+            let domain = a.host.as_str().split_once('.').map_or("example", |(_, domain)| domain);
+            let near = BackendKey { host: Host::new(&format!("{first}.{domain}")).expect("as good"), ..a.clone() };
+            prop_assert_eq!(a == near, a.own_name() == near.own_name());
         }
 
         #[test]
