@@ -10,9 +10,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -24,7 +24,8 @@ use crate::core::desired::Desired;
 use crate::core::name::{BackendName, ClassName};
 use crate::core::state::Observed;
 use crate::docker::watch::Change;
-use crate::haproxy_config::{ConfigSettings, RenderedConfig, render};
+use crate::haproxy_config::ConfigSettings;
+use crate::haproxy_process::{ConfigQuestion, ProcessNews};
 use crate::metrics::{ErrorKind, Metrics};
 use crate::reconcile::{Link, Reconcile, Rules, TurnError};
 use crate::report::Mode;
@@ -34,7 +35,6 @@ mod answer;
 mod files;
 mod told;
 
-pub use files::ConfigQuestion;
 use files::Files;
 use told::Told;
 
@@ -52,22 +52,6 @@ const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duratio
 /// Between two attempts at a deletion that HAProxy put off.
 const DELETION_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// What the process that is HAProxy did (spawn mode).
-#[derive(Debug)]
-pub enum ProcessNews {
-    /// It answers.
-    Running {
-        /// Its process number.
-        pid: u32,
-        /// It was started by an earlier hapilot.
-        adopted: bool,
-    },
-    /// It ended, and is being started again.
-    Ended(String),
-    /// It could not be started, and is tried again.
-    Failed(String),
-}
-
 /// What the loop works with.
 #[derive(Debug)]
 pub struct Config {
@@ -83,6 +67,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// HAProxy's version where it is known before the first connection.
     pub version: Option<Version>,
+    /// The program that must accept a configuration before it is started with it.
+    pub checker: Option<PathBuf>,
     /// Between two looks at all of HAProxy's state.
     pub resync: Duration,
 }
@@ -153,7 +139,7 @@ impl Controller {
         let now = Instant::now();
         let reconcile = Reconcile::new(config.rules.clone(), desired, Arc::clone(&metrics));
         Self {
-            files: Files::new(config.dir.clone(), config.config.clone()),
+            files: Files::new(config.dir.clone(), config.config.clone(), config.checker.clone()),
             told: Told::default(),
             version: config.version,
             pool: pool(&config.config),
@@ -222,10 +208,9 @@ impl Controller {
         } else {
             next = next.min(self.due.connect);
         }
-        if !self.listed && self.files.is_asked() {
-            next = next.min(self.begun + FIRST_LIST_PATIENCE);
-        }
-        self.files.due().map_or(next, |due| next.min(due))
+        // Before the first list there is nothing to write, for a while.
+        let not_before = if self.listed { self.begun } else { self.begun + FIRST_LIST_PATIENCE };
+        self.files.due().map_or(next, |due| next.min(due.max(not_before)))
     }
 
     /// Does what is due.
@@ -255,23 +240,23 @@ impl Controller {
     fn suppose(&mut self) {
         self.reconcile.suppose_applied(&self.pool);
         self.files.changed(Instant::now(), true);
-        self.told.rejections(self.reconcile.desired());
+        self.told.rejections(self.reconcile.desired_mut());
     }
 
     async fn write_files(&mut self, now: Instant) {
-        let patient = now < self.begun + FIRST_LIST_PATIENCE;
-        if !self.files.is_due(now) || (!self.listed && patient) {
+        let patient = !self.listed && now < self.begun + FIRST_LIST_PATIENCE;
+        if patient || self.files.due().is_none_or(|due| now < due) {
             return;
         }
-        if self.listed {
-            let state = self.reconcile.desired().state();
-            if let Err(error) = self.files.write(state).await {
-                self.metrics.error(ErrorKind::Configuration);
-                error!(%error, "the start-up configuration can't be written");
-            }
+        let written = if self.listed {
+            self.files.write(self.reconcile.desired().state()).await
         } else {
             info!("Docker has not answered yet: HAProxy starts with what is on disk from last time");
-            self.files.keep();
+            self.files.keep().await
+        };
+        if let Err(error) = written {
+            self.metrics.error(ErrorKind::Configuration);
+            error!(error, "the start-up configuration can't be written; the old one is kept");
         }
     }
 
@@ -320,7 +305,7 @@ impl Controller {
         let event_at = self.event_at.take();
         let outcome = self.reconcile.turn(link).await;
         self.metrics.turn();
-        self.told.rejections(self.reconcile.desired());
+        self.told.rejections(self.reconcile.desired_mut());
         self.told.blocked(&self.reconcile.blocked());
         match outcome {
             Ok(turn) => {
@@ -414,9 +399,11 @@ impl Controller {
             }
             Change::Update { changed, gone, unreadable, event_at, .. } => {
                 for id in &gone {
+                    self.told.readable(id);
                     desired.remove(id);
                 }
                 for container in changed {
+                    self.told.readable(&container.id);
                     desired.set(container);
                 }
                 for (id, reason) in &unreadable {
