@@ -14,3 +14,5 @@
 //! `reconcile` takes one turn through this picture, `controller` decides when.
 
 pub mod core;
+
+pub mod haproxy_config;
