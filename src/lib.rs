@@ -16,3 +16,4 @@
 pub mod core;
 
 pub mod haproxy_config;
+pub mod haproxy_process;

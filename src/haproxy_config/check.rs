@@ -54,13 +54,11 @@ pub(crate) fn printable(output: &str) -> String {
     const LIMIT: usize = 2_000;
     let lines: Vec<&str> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let mut text = String::new();
-    let mut length = 0;
-    for c in lines.join(" | ").chars() {
+    for (length, c) in lines.join(" | ").chars().enumerate() {
         if length == LIMIT {
             text.push('…');
             break;
         }
-        length += 1;
         if c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         {

@@ -119,12 +119,9 @@ fn any_state() -> impl Strategy<Value = State> {
     let server_name = "[A-Za-z0-9._:-]{1,40}".prop_map(|text| ServerName::new(&text).unwrap());
     let servers = btree_map(server_name, any_server(), 0..4).prop_map(|servers| Backend { servers });
     let entries = || btree_map(any_word(), any_word(), 0..6);
-    (btree_map(backend_name(), servers, 0..6), entries(), entries()).prop_map(
-        |(backends, hosts, names)| State {
-            backends,
-            maps: BTreeMap::from([(Map::Hosts, hosts), (Map::Names, names)]),
-        },
-    )
+    (btree_map(backend_name(), servers, 0..6), entries(), entries()).prop_map(|(backends, hosts, names)| {
+        State { backends, maps: BTreeMap::from([(Map::Hosts, hosts), (Map::Names, names)]) }
+    })
 }
 
 /// Everything but `[a-zA-Z0-9._:-]` ends a name.

@@ -35,9 +35,8 @@ async fn ask(socket: &Path) -> io::Result<String> {
 }
 
 fn pid_in(reply: &str) -> Option<Pid> {
-    let field = |name: &str| {
-        reply.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-    };
+    let field =
+        |name: &str| reply.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     let ours = field("Name")? == "HAProxy" && field("Stopping").unwrap_or("0") == "0";
     if !ours {
         return None;

@@ -60,8 +60,7 @@ pub enum BinaryError {
 impl HaproxyBinary {
     /// Asks the program at `path` (a path, or a name in `PATH`) what it is.
     pub async fn find(path: &Path) -> Result<Self, BinaryError> {
-        let asked =
-            Command::new(path).arg("-v").stdin(Stdio::null()).kill_on_drop(true).output();
+        let asked = Command::new(path).arg("-v").stdin(Stdio::null()).kill_on_drop(true).output();
         let output = match tokio::time::timeout(Duration::from_secs(10), asked).await {
             Err(_elapsed) => return Err(BinaryError::Silent(path.to_owned())),
             Ok(Err(source)) if source.kind() == io::ErrorKind::NotFound => {

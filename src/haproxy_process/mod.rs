@@ -5,6 +5,7 @@
 //! configuration says, and when a turn is taken.
 
 mod adopt;
+mod backoff;
 mod binary;
 mod process;
 mod supervisor;

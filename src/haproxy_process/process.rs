@@ -51,6 +51,8 @@ impl Process {
     /// Takes over a process that is running already. Fails if it isn't.
     pub(super) fn adopt(pid: Pid) -> io::Result<Self> {
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        // Its replacement is `unsafe`, for types whose descriptor may change; an OwnedFd's doesn't.
+        #[expect(deprecated, reason = "sound with an OwnedFd, and unsafe code is forbidden here")]
         let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
         Ok(Self { pid, pidfd, child: None, since: Instant::now() })
     }

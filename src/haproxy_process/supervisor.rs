@@ -11,7 +11,7 @@
 //! with hapilot, and from then on HAProxy's access log would be lost.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,8 +110,10 @@ pub struct Supervisor<C> {
     configure: Arc<C>,
     process: Process,
     backoff: Backoff,
-    /// The last start was soon followed by an end, or failed.
-    crashing: bool,
+    /// Started again before: the next early end is a crash loop.
+    restarted: bool,
+    /// The last try to start it failed.
+    start_failed: bool,
 }
 
 impl<C: Configure> Supervisor<C> {
@@ -123,7 +125,14 @@ impl<C: Configure> Supervisor<C> {
             Some(process) => process,
             None => spawn(&launch, &configure).await?,
         };
-        Ok(Self { launch, configure, process, backoff: Backoff::new(), crashing: false })
+        Ok(Self {
+            launch,
+            configure,
+            process,
+            backoff: Backoff::new(),
+            restarted: false,
+            start_failed: false,
+        })
     }
 
     /// Its process number.
@@ -148,14 +157,15 @@ impl<C: Configure> Supervisor<C> {
     /// pauses when it ends within ten seconds of its start or can't be started,
     /// again and again. After an error the caller just calls again.
     pub async fn restart(&mut self) -> Result<(), StartError> {
-        if self.process.watched() >= STABLE && !self.crashing {
+        if self.process.watched() >= STABLE && !self.start_failed {
             self.backoff.reset();
-        }
-        if self.crashing {
+        } else if self.restarted {
             tokio::time::sleep(self.backoff.next()).await;
         }
-        self.crashing = true;
+        self.restarted = true;
+        self.start_failed = true;
         self.process = spawn(&self.launch, &self.configure).await?;
+        self.start_failed = false;
         Ok(())
     }
 
@@ -163,10 +173,9 @@ impl<C: Configure> Supervisor<C> {
     /// connections closed. After `grace` what is left is cut. An open session on
     /// the Runtime API counts as in flight: close it before.
     pub async fn stop(&mut self, grace: Duration) -> Result<(ExitReport, HowStopped), StopError> {
-        for (signal, patience, how) in [
-            (Signal::USR1, grace, HowStopped::Softly),
-            (Signal::TERM, TERM_GRACE, HowStopped::Terminated),
-        ] {
+        for (signal, patience, how) in
+            [(Signal::USR1, grace, HowStopped::Softly), (Signal::TERM, TERM_GRACE, HowStopped::Terminated)]
+        {
             self.signal(signal)?;
             if let Ok(report) = tokio::time::timeout(patience, self.process.exited()).await {
                 return Ok((report, how));
@@ -202,7 +211,7 @@ async fn spawn<C: Configure>(launch: &Launch, configure: &Arc<C>) -> Result<Proc
             }
         },
     };
-    let mut process = Command::new(&launch.binary.path)
+    let process = Command::new(&launch.binary.path)
         // -db: stays in the foreground, one process, no master.
         .arg("-db")
         .arg("-f")
@@ -212,10 +221,26 @@ async fn spawn<C: Configure>(launch: &Launch, configure: &Arc<C>) -> Result<Proc
         .spawn()
         .and_then(Process::child)
         .map_err(|source| StartError::Spawn { binary: launch.binary.path.clone(), source })?;
-    let ready = async {
-        while answering(&launch.socket).await != Some(process_pid) {
+    until_it_answers(process, &launch.socket).await
+}
+
+async fn until_it_answers(mut process: Process, socket: &Path) -> Result<Process, StartError> {
+    let pid = process.pid();
+    let answers = async {
+        while answering(socket).await != Some(pid) {
             tokio::time::sleep(START_POLL).await;
         }
     };
-    todo!()
+    tokio::select! {
+        report = process.exited() => return Err(StartError::Exited(report)),
+        answered = tokio::time::timeout(START_DEADLINE, answers) => {
+            if answered.is_ok() {
+                return Ok(process);
+            }
+        }
+    }
+    // Ours since a moment ago, so the signal can't be refused.
+    let _ = process.signal(Signal::KILL);
+    process.exited().await;
+    Err(StartError::Silent(socket.to_owned()))
 }
