@@ -14,3 +14,14 @@
 //! `reconcile` takes one turn through this picture, `controller` decides when.
 
 pub mod core;
+
+pub mod admin;
+pub mod cli;
+pub mod logging;
+pub mod metrics;
+pub mod report;
+pub mod run;
+pub mod settings;
+pub mod shutdown;
+
+pub use run::{RunError, render, run};
