@@ -4,6 +4,13 @@
 //! what a value means (`settings`), and how anything is done. Every value is a
 //! plain string, so that each error about a value is worded in one place.
 
+#![allow(
+    clippy::doc_markdown,
+    rustdoc::bare_urls,
+    rustdoc::invalid_html_tags,
+    reason = "doc comments of flags are help texts, read in a terminal"
+)]
+
 use clap::{Args, Parser, Subcommand};
 
 use crate::settings::defaults;
@@ -59,8 +66,8 @@ Exit status: 0 printed, 1 failed, 4 a running hapilot does not answer, 64 a flag
 
 const CHECK_EXIT: &str = "\
 Exit status, for health checks and keepalived:
-  0   well: HAProxy answers, Docker answers, every container is served as it asks
-  1   not converged: something is still to be done, or is blocked
+  0   well: HAProxy and Docker answer, and nothing is left to do
+  1   not converged: something is still to be done
   3   HAProxy does not answer
   4   hapilot does not answer
   5   stale: hapilot's knowledge is out of date (the Docker engine is lost)

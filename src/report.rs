@@ -17,7 +17,8 @@ mod text;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Health {
     /// True if HAProxy has what the containers ask for, as far as hapilot can
-    /// know; see [`Health::sealed`].
+    /// know; see [`Health::sealed`]. Whether a change that is blocked counts
+    /// is the controller's decision.
     pub converged: bool,
     /// Since when `converged` has its present value, seconds since 1970.
     pub since: Option<u64>,

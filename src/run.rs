@@ -51,7 +51,7 @@ pub fn render(_settings: &Settings) -> Result<String, RunError> {
 }
 
 /// Stands where `controller::run` comes.
-#[expect(clippy::unused_async, clippy::needless_pass_by_value, reason = "the signature of what comes here")]
+#[expect(clippy::unused_async, reason = "the signature of what comes here")]
 async fn controller(
     _settings: Settings,
     _metrics: Arc<Metrics>,

@@ -76,7 +76,25 @@ impl Sources {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{Signal as Number, getpid, kill_process};
+
     use super::*;
+
+    /// Before the handlers exist a signal would end the process, so only this
+    /// test sends some, and only after `listen`.
+    #[tokio::test]
+    async fn real_signals_arrive() {
+        let signals = Signals::listen().unwrap();
+        let send = |number| kill_process(getpid(), number).unwrap();
+        send(Number::HUP);
+        signals.resync.notified().await;
+        assert!(!signals.stop.is_cancelled());
+        send(Number::INT);
+        signals.stop.cancelled().await;
+        assert!(!signals.abort.is_cancelled());
+        send(Number::TERM);
+        signals.abort.cancelled().await;
+    }
 
     #[test]
     fn the_first_stops_and_the_second_aborts() {

@@ -26,13 +26,15 @@ const ANSWER_LIMIT: usize = 256 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// Nobody listens.
-    #[error("hapilot does not answer: nobody listens on {path}; is `hapilot run` running with this --dir?")]
+    #[error(
+        "no answer from a running hapilot: nobody listens on {path}; is `hapilot run` running with this --dir?"
+    )]
     Absent {
         /// The socket.
         path: PathBuf,
     },
     /// The socket can't be used.
-    #[error("hapilot does not answer: can't connect to {path}")]
+    #[error("no answer from a running hapilot: can't connect to {path}")]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -40,13 +42,13 @@ pub enum AskError {
         source: io::Error,
     },
     /// It took too long.
-    #[error("hapilot does not answer: nothing came from {path} within {} s", DEADLINE.as_secs())]
+    #[error("no answer from a running hapilot: nothing came from {path} within {} s", DEADLINE.as_secs())]
     Slow {
         /// The socket.
         path: PathBuf,
     },
     /// The connection broke, or did not carry HTTP.
-    #[error("hapilot does not answer: the connection to {path} broke")]
+    #[error("no answer from a running hapilot: the connection to {path} broke")]
     Broken {
         /// The socket.
         path: PathBuf,
@@ -54,10 +56,10 @@ pub enum AskError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// It answered that it can't.
-    #[error("hapilot can't answer: {0}")]
+    #[error("the running hapilot can't answer: {0}")]
     Refused(String),
     /// The answer is not what this version expects.
-    #[error("hapilot's answer can't be read; is it another version?")]
+    #[error("the answer of the running hapilot can't be read; is it another version?")]
     Foreign(#[source] serde_json::Error),
 }
 

@@ -77,7 +77,7 @@ impl Listeners {
         let mut tcp = None;
         match admin {
             Some(AdminAddress::Unix(path)) if path.as_ref() != own => {
-                unix.push(bind_unix(path.as_ref()).await?)
+                unix.push(bind_unix(path.as_ref()).await?);
             }
             Some(AdminAddress::Tcp(address)) => {
                 let bound = TcpListener::bind(address).await;

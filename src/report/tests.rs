@@ -2,6 +2,8 @@
 
 use super::*;
 
+type Change = fn(&mut Health);
+
 fn health() -> Health {
     Health {
         converged: true,
@@ -104,7 +106,7 @@ fn plans_for_people() {
 #[test]
 fn who_is_cut_off_is_never_well() {
     assert_eq!(health().verdict(), Verdict::Well);
-    let changes: [(fn(&mut Health), Verdict); 6] = [
+    let changes: [(Change, Verdict); 6] = [
         (
             |h| h.docker = Docker { error: Some("gone".into()), ..Docker::default() },
             Verdict::Stale("Docker does not answer: gone".into()),

@@ -13,13 +13,15 @@ use crate::admin::client::{AskError, Client};
 use crate::report::{Counts, Docker, Hapilot, Haproxy, Health, Mode, PlanReport, PlannedStep, Status};
 use crate::settings::{AdminAddress, admin_socket, dir};
 
+type Change = fn(&mut Health);
+
 struct Server {
     _temp: tempfile::TempDir,
     client: Client,
     socket: std::path::PathBuf,
     address: SocketAddr,
     stop: CancellationToken,
-    server: JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 async fn server(controller: impl FnOnce(mpsc::Receiver<Ask>) -> JoinHandle<()>) -> Server {
@@ -31,9 +33,9 @@ async fn server(controller: impl FnOnce(mpsc::Receiver<Ask>) -> JoinHandle<()>) 
     let (handle, questions) = AdminHandle::new();
     controller(questions);
     let stop = CancellationToken::new();
-    let server = tokio::spawn(serve(listeners, handle, Arc::default(), stop.clone()));
+    let task = tokio::spawn(serve(listeners, handle, Arc::default(), stop.clone()));
     let socket = admin_socket(&dir);
-    Server { _temp: temp, client: Client::new(socket.clone()), socket, address, stop, server }
+    Server { _temp: temp, client: Client::new(socket.clone()), socket, address, stop, task }
 }
 
 fn status(converged: bool) -> Status {
@@ -123,7 +125,7 @@ async fn the_client_reads_what_the_server_writes() {
 
 #[tokio::test]
 async fn ready_needs_all_three() {
-    let changes: [(fn(&mut Health), &str); 4] = [
+    let changes: [(Change, &str); 4] = [
         (|h| h.converged = false, "not ready: changes are on their way\n"),
         (|h| h.docker.connected = false, "not ready: Docker does not answer\n"),
         (|h| h.haproxy.connected = false, "not ready: HAProxy does not answer\n"),
@@ -177,6 +179,20 @@ async fn a_controller_that_is_gone_is_reported() {
     );
 }
 
+// The clock stands still while anything can be done and jumps to the next
+// deadline when nothing can: the test takes no time.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stops_in_the_middle_is_cut_off() {
+    let server = server(answering(status(true))).await;
+    let begin = tokio::time::Instant::now();
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(b"GET /live HTTP/1.1\r\nHost").await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(!answer.starts_with(b"HTTP/1.1 200"));
+    assert!(begin.elapsed() < CONNECTION_DEADLINE, "{:?}", begin.elapsed());
+}
+
 #[tokio::test]
 async fn silent_clients_do_not_keep_others_out_of_the_other_socket() {
     let server = server(answering(status(true))).await;
@@ -192,7 +208,7 @@ async fn the_end_removes_the_socket() {
     let server = server(answering(status(true))).await;
     assert!(server.socket.exists());
     server.stop.cancel();
-    server.server.await.unwrap();
+    server.task.await.unwrap();
     assert!(!server.socket.exists());
     assert!(server.client.status().await.unwrap_err().is_absent());
 }
