@@ -267,8 +267,9 @@ fn gauges(out: &mut String, health: Option<&Health>) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::name::{MapWord, ServerName};
-    use crate::core::state::Map;
+    use crate::core::command::{Check, ServerRef};
+    use crate::core::name::{BackendName, ClassName, MapWord, ServerName};
+    use crate::core::state::{Admin, Map};
     use crate::report::{Counts, Docker, Hapilot, Haproxy, Mode};
 
     fn value<'a>(text: &'a str, series: &str) -> Option<&'a str> {
@@ -318,17 +319,37 @@ mod tests {
 
     #[test]
     fn every_class_has_its_own_place() {
-        let server = crate::core::command::ServerRef {
-            backend: crate::core::name::BackendName::new("b").unwrap(),
-            server: ServerName::new("s").unwrap(),
-        };
-        // The variant's own tag in JSON is the label: the two lists can't drift.
-        for command in [
+        let backend = BackendName::new("b").unwrap();
+        let server = ServerRef { backend: backend.clone(), server: ServerName::new("s").unwrap() };
+        let address = "127.0.0.1:80".parse().unwrap();
+        let word = MapWord::new("w").unwrap();
+        let map = Map::Hosts;
+        let commands = [
+            Command::AddBackend { backend: backend.clone(), class: ClassName::web() },
+            Command::PublishBackend { backend: backend.clone() },
+            Command::UnpublishBackend { backend: backend.clone() },
+            Command::DelBackend { backend },
+            Command::AddServer {
+                server: server.clone(),
+                address,
+                weight: 1,
+                check: Check::default(),
+                pool_keywords: false,
+            },
             Command::EnableHealth { server: server.clone() },
+            Command::SetServerState { server: server.clone(), admin: Admin::Ready },
+            Command::SetServerAddress { server: server.clone(), address },
+            Command::SetServerWeight { server: server.clone(), weight: 1 },
             Command::ShutdownSessions { server: server.clone() },
             Command::DelServer { server },
-            Command::DelMapEntry { map: Map::Hosts, reference: 1 },
-        ] {
+            Command::AddMap { map, key: word.clone(), value: word.clone() },
+            Command::SetMap { map, key: word.clone(), value: word.clone() },
+            Command::DelMap { map, key: word },
+            Command::DelMapEntry { map, reference: 1 },
+        ];
+        assert_eq!(commands.len(), CLASSES.len());
+        // The variant's own tag in JSON is the label: the two lists can't drift.
+        for command in commands {
             let json = serde_json::to_value(&command).unwrap();
             assert_eq!(json["command"], CLASSES[class(&command)]);
         }
