@@ -17,7 +17,7 @@ if "$docker" image inspect "$image" >/dev/null 2>&1; then
 fi
 
 say "pulling $image"
-if timeout 30 "$docker" pull --quiet "$image" >/dev/null 2>&1; then
+if timeout 180 "$docker" pull --quiet "$image" >/dev/null 2>&1; then
     exit
 fi
 say "no registry can be reached: making $image with debootstrap (about a minute)"
