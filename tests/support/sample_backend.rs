@@ -19,6 +19,8 @@
 //! | `STARTUP_MS` | so long after the start nothing listens yet |
 //! | `ON_TERM` | at SIGTERM: `graceful` (default) finishes the requests in flight, `exit` cuts them |
 
+#![expect(clippy::print_stderr, reason = "a program for tests: this is its log")]
+
 use std::convert::Infallible;
 use std::error::Error;
 use std::process::ExitCode;
@@ -26,9 +28,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Channel, Full};
-use hyper::body::{Bytes, Incoming};
+use futures_util::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -38,7 +41,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-type Body = BoxBody<Bytes, Infallible>;
+type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What the server says of itself, and whether it claims to be well.
 struct Backend {
@@ -119,7 +122,7 @@ async fn answer(backend: &Backend, request: &Request<Incoming>) -> Response<Body
     let mut body = None;
     match (request.method(), request.uri().path()) {
         (_, "/slow") => tokio::time::sleep(slow_for(request.uri().query())).await,
-        (_, "/stream") => body = Some(stream()),
+        (_, "/stream") => body = Some(lines()),
         (&Method::POST, "/health/fail") => backend.healthy.store(false, Ordering::Relaxed),
         (&Method::POST, "/health/pass") => backend.healthy.store(true, Ordering::Relaxed),
         (_, "/health") if !backend.healthy.load(Ordering::Relaxed) => {
@@ -127,7 +130,7 @@ async fn answer(backend: &Backend, request: &Request<Incoming>) -> Response<Body
         }
         _ => {}
     }
-    let body = body.unwrap_or_else(|| Full::from(describe(backend, request)).boxed());
+    let body = body.unwrap_or_else(|| Full::from(describe(backend, request)).boxed_unsync());
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -162,21 +165,15 @@ fn slow_for(query: Option<&str>) -> Duration {
 }
 
 /// A line per second, until the client is gone.
-fn stream() -> Body {
-    let (mut sender, channel) = Channel::<Bytes>::new(1);
-    tokio::spawn(async move {
-        for line in 1_u64.. {
-            if sender
-                .send_data(Bytes::from(format!("line {line}\n")))
-                .await
-                .is_err()
-            {
-                return;
-            }
+fn lines() -> Body {
+    let lines = stream::unfold(1_u64, |line| async move {
+        if line > 1 {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        let text = Bytes::from(format!("line {line}\n"));
+        Some((Ok(Frame::data(text)), line + 1))
     });
-    channel.boxed()
+    StreamBody::new(lines).boxed_unsync()
 }
 
 fn listen_address() -> Result<String, Box<dyn Error>> {
