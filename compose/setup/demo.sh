@@ -79,7 +79,7 @@ down() {
     for image in hapilot:local hapilot-haproxy:local hapilot-sample:local; do
         if "$docker" image inspect "$image" >/dev/null 2>&1; then
             say "removing image $image"
-            "$docker" rmi "$image" >/dev/null
+            "$docker" rmi "$image" >/dev/null || say "$image is still in use and stays"
         fi
     done
     "$docker" image prune -f --filter label=hapilot.image=local >/dev/null
