@@ -31,11 +31,21 @@ answers() { # HOST
     curl --noproxy '*' -fsS -m 2 -o /dev/null -H "Host: $1" "$url/" 2>/dev/null
 }
 
+# A port that something else listens on, unless it is the demo itself that is up already.
+check_port() { # PORT VARIABLE
+    if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null &&
+        [[ -z $("$docker" ps -q --filter name='^hapilot-haproxy$') ]]; then
+        fail "port $1 of 127.0.0.1 is in use: choose another with $2=PORT make demo"
+    fi
+}
+
 up() {
     install_packages curl
     "$setup/engine.sh"
-    "$setup/images.sh"
     need_docker
+    check_port "$HAPILOT_HTTP_PORT" HAPILOT_HTTP_PORT
+    check_port "$HAPILOT_ADMIN_PORT" HAPILOT_ADMIN_PORT
+    "$setup/images.sh"
     say "starting the containers"
     compose up -d --no-build || give_up "the containers do not start"
 
