@@ -78,9 +78,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
         _ = terminate.recv() => return Ok(()),
     }
 
-    let listener = TcpListener::bind(&listen)
-        .await
-        .map_err(|error| format!("can't listen on {listen}: {error}"))?;
+    let listener =
+        TcpListener::bind(&listen).await.map_err(|error| format!("can't listen on {listen}: {error}"))?;
     eprintln!("sample-backend: {} listens on {}", backend.name, listen);
 
     let graceful = GracefulShutdown::new();
@@ -102,9 +101,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
             let backend = Arc::clone(&backend);
             async move { Ok::<_, Infallible>(answer(&backend, &request).await) }
         });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .serve_connection(TokioIo::new(stream), service);
+        let connection =
+            http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
         let watched = graceful.watch(connection);
         // A connection that breaks is the client's affair.
         tokio::spawn(async move { drop(watched.await) });
@@ -135,18 +133,12 @@ async fn answer(backend: &Backend, request: &Request<Incoming>) -> Response<Body
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert("x-backend", backend.hostname.clone());
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
 fn describe(backend: &Backend, request: &Request<Incoming>) -> String {
-    let host = request
-        .headers()
-        .get(HOST)
-        .map_or(b"" as &[u8], HeaderValue::as_bytes);
+    let host = request.headers().get(HOST).map_or(b"" as &[u8], HeaderValue::as_bytes);
     format!(
         "container: {}\nservice: {}\nrequest: {} {}\nhost: {}\n",
         String::from_utf8_lossy(backend.hostname.as_bytes()),
@@ -158,9 +150,7 @@ fn describe(backend: &Backend, request: &Request<Incoming>) -> String {
 }
 
 fn slow_for(query: Option<&str>) -> Duration {
-    let milliseconds = query
-        .and_then(|query| query.strip_prefix("ms=")?.parse().ok())
-        .unwrap_or(1000);
+    let milliseconds = query.and_then(|query| query.strip_prefix("ms=")?.parse().ok()).unwrap_or(1000);
     Duration::from_millis(milliseconds)
 }
 
