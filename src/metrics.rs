@@ -33,6 +33,10 @@ label! {
     Outcome {
         /// HAProxy answered with the success text of the command's class.
         Done = "done",
+        /// A deletion that HAProxy doesn't allow yet; tried again later.
+        Deferred = "deferred",
+        /// HAProxy answered that it was so already: not as remembered.
+        Stale = "stale",
         /// HAProxy answered with something else.
         Refused = "refused",
         /// No whole answer came: deadline, end of the connection.
