@@ -15,7 +15,7 @@ use tracing::info;
 use crate::admin::listen::{ListenError, Listeners};
 use crate::admin::{AdminHandle, Ask, serve};
 use crate::controller::{Config, Controller, Inputs};
-use crate::core::command::{Check, Version};
+use crate::core::command::Check;
 use crate::core::desired::{Desired, HaproxyPlace};
 use crate::core::name::ClassName;
 use crate::core::state::State;
@@ -98,7 +98,9 @@ async fn drive(
         None => HaproxyPlace::Host,
     };
     match &place {
-        HaproxyPlace::Container(name) => info!(container = name, "HAProxy is in a container: its networks count"),
+        HaproxyPlace::Container(name) => {
+            info!(container = name, "HAProxy is in a container: its networks count")
+        }
         HaproxyPlace::Host => info!("HAProxy is on the host: every local network of a container counts"),
     }
 
@@ -152,7 +154,9 @@ async fn drive(
 
 fn runtime_api(settings: &Settings) -> RuntimeApiAddress {
     match &settings.haproxy {
-        HaproxyMode::Spawn { .. } => RuntimeApiAddress::Unix(PathBuf::from(settings.dir.join(HAPROXY_SOCKET))),
+        HaproxyMode::Spawn { .. } => {
+            RuntimeApiAddress::Unix(PathBuf::from(settings.dir.join(HAPROXY_SOCKET)))
+        }
         HaproxyMode::Attach { socket: RuntimeApi::Unix(path) } => RuntimeApiAddress::Unix(path.clone()),
         HaproxyMode::Attach { socket: RuntimeApi::Tcp { host, port } } if host.contains(':') => {
             RuntimeApiAddress::Tcp(format!("[{host}]:{port}"))
