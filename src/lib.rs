@@ -14,3 +14,7 @@
 //! `reconcile` takes one turn through this picture, `controller` decides when.
 
 pub mod core;
+
+pub mod runtime_api;
+
+pub mod observe;
