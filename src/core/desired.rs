@@ -73,7 +73,7 @@ impl Scope {
 }
 
 /// Something that can't be done although its container asked correctly.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
 pub struct Blocked {
     /// The host.
     pub what: String,
@@ -112,6 +112,8 @@ pub struct Desired {
     blocked: BTreeMap<BackendKey, String>,
     dirty: BTreeSet<BackendKey>,
     all_dirty: bool,
+    /// Containers whose rejections may have changed.
+    touched: BTreeSet<ContainerId>,
 }
 
 impl Desired {
@@ -137,6 +139,7 @@ impl Desired {
             blocked: BTreeMap::new(),
             dirty: BTreeSet::new(),
             all_dirty: true,
+            touched: BTreeSet::new(),
         }
     }
 
@@ -259,6 +262,11 @@ impl Desired {
         self.tenants.get(id).map(|tenant| self.rejections_of(tenant)).unwrap_or_default()
     }
 
+    /// The containers whose rejections may have changed since the last call.
+    pub fn take_touched(&mut self) -> BTreeSet<ContainerId> {
+        std::mem::take(&mut self.touched)
+    }
+
     /// What is blocked, and why.
     #[must_use]
     pub fn blocked(&self) -> Vec<Blocked> {
@@ -297,6 +305,7 @@ impl Desired {
 
     /// Takes a container out of every index.
     fn detach(&mut self, id: &ContainerId) {
+        self.touched.insert(id.clone());
         let Some(tenant) = self.tenants.get(id) else { return };
         let keys: Vec<BackendKey> = tenant.claims.iter().map(|claim| claim.key.clone()).collect();
         let address = tenant.address;
@@ -315,6 +324,7 @@ impl Desired {
 
     /// Finds a container's address anew.
     fn resolve(&mut self, id: &ContainerId) {
+        self.touched.insert(id.clone());
         let Some(tenant) = self.tenants.get(id) else { return };
         let lookup = |other: &ContainerId| self.tenants.get(other).map(|tenant| &*tenant.container);
         let found = endpoint::address(&tenant.container, &self.vantage, self.prefer_ipv6, lookup);
@@ -380,7 +390,9 @@ impl Desired {
 
     /// Everyone who has (or had) a part in an address is to be looked at again.
     fn touch_address(&mut self, address: IpAddr) {
-        let sharers = self.by_address.get(&address).into_iter().flatten();
+        let Some(sharers) = self.by_address.get(&address) else { return };
+        self.touched.extend(sharers.iter().cloned());
+        let sharers = sharers.iter();
         let keys = sharers.filter_map(|id| self.tenants.get(id)).flat_map(|tenant| &tenant.claims);
         self.dirty.extend(keys.map(|claim| claim.key.clone()));
     }
