@@ -20,7 +20,7 @@ use crate::runtime_api::parse::{self, ParseError};
 use crate::runtime_api::{Client, ClientError, Query};
 
 /// How a server fares; for the status only, no plan depends on it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Operational {
     /// HAProxy takes it for alive. True also where nothing checks it.
     pub up: bool,
@@ -28,7 +28,7 @@ pub struct Operational {
     pub checked: bool,
     /// The result of the last check, as `show stat` names it (`L7OK`, `L4CON`);
     /// empty before the first.
-    pub check: &'static str,
+    pub check: String,
     /// Seconds since it last went up, down, in or out of service.
     pub since_s: u32,
 }
@@ -238,7 +238,7 @@ fn operational(row: &ServerState<'_>) -> Operational {
     Operational {
         up: row.operational != STOPPED,
         checked: row.check_state & CHECK_ENABLED != 0,
-        check: check_name(row.check_status),
+        check: check_name(row.check_status).to_owned(),
         since_s: row.unchanged_s,
     }
 }
@@ -359,10 +359,10 @@ mod tests {
             assert_eq!(server.address, wanted.parse().unwrap(), "{address}");
         }
         let fares = operational(&row("web:a", "s"));
-        assert_eq!(fares, Operational { up: true, checked: true, check: "L7OK", since_s: 4 });
+        assert_eq!(fares, Operational { up: true, checked: true, check: "L7OK".into(), since_s: 4 });
         let down =
             operational(&ServerState { operational: 0, check_state: 2, check_status: 8, ..row("b", "s") });
-        assert_eq!(down, Operational { up: false, checked: false, check: "L4CON", since_s: 4 });
+        assert_eq!(down, Operational { up: false, checked: false, check: "L4CON".into(), since_s: 4 });
     }
 
     #[test]

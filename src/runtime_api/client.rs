@@ -5,6 +5,7 @@
 //! (`core::plan`), and what a state is (`observe`).
 
 use std::fmt;
+use std::time::Duration;
 
 use super::address::RuntimeApiAddress;
 use super::connection::Connection;
@@ -85,10 +86,11 @@ impl Client {
         self.info.pid
     }
 
-    /// When that process started, seconds since 1970, where it tells.
+    /// How long that process ran already when the connection was made, to the
+    /// second.
     #[must_use]
-    pub fn start_time_s(&self) -> Option<u64> {
-        self.info.start_time_s
+    pub fn uptime(&self) -> Duration {
+        Duration::from_secs(self.info.uptime_s.unwrap_or(0))
     }
 
     /// The paths of the maps, as far as they are known.
@@ -134,6 +136,12 @@ impl Client {
             return Err(ClientError::Stopping { address: address(), pid: info.pid });
         }
         Ok(info)
+    }
+
+    /// Waits until HAProxy closes the connection, or until anything else makes
+    /// it useless. May be dropped and called again at any time between calls.
+    pub async fn closed(&mut self) {
+        self.connection.closed().await;
     }
 
     /// The error for a reply that was read whole but is not understood.

@@ -101,14 +101,11 @@ impl Connection {
         match self.exchange(Instant::now() + waited).await {
             None => {
                 let seen = String::from_utf8_lossy(self.read.read_buffer());
-                Err(match seen.is_empty() {
-                    true => ClientError::Mute { address, waited },
-                    false => ClientError::NotRuntimeApi {
-                        address,
-                        master: seen.contains("master> "),
-                        answer: excerpt(&seen),
-                    },
-                })
+                if seen.is_empty() {
+                    return Err(ClientError::Mute { address, waited });
+                }
+                let master = seen.contains("master> ");
+                Err(ClientError::NotRuntimeApi { address, master, answer: excerpt(&seen) })
             }
             Some(reply) => match reply? {
                 reply if reply.is_empty() => Ok(()),
@@ -220,6 +217,15 @@ impl Connection {
         }
         self.in_step = true;
         Ok(())
+    }
+
+    /// Waits until nothing can be asked any more: between two calls there is
+    /// nothing to be read, so whatever comes is the end.
+    pub(super) async fn closed(&mut self) {
+        if self.in_step {
+            self.read.next().await;
+            self.in_step = false;
+        }
     }
 
     /// Begins a call: no reply may be left over from an earlier one.

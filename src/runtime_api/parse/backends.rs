@@ -14,9 +14,12 @@ pub fn parse(reply: &str) -> Result<Vec<&str>, ParseError> {
         }
     }
     lines
-        .map(|(number, line)| match line.contains(' ') {
-            false => Ok(line),
-            true => Err(ParseError::new(number, "not a backend's name", line)),
+        .map(|(number, line)| {
+            if line.contains(' ') {
+                Err(ParseError::new(number, "not a backend's name", line))
+            } else {
+                Ok(line)
+            }
         })
         .collect()
 }

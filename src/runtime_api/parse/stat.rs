@@ -30,9 +30,8 @@ pub struct Stat<'a> {
 
 fn quoted(input: &str) -> IResult<&str, Cow<'_, str>> {
     let inside = recognize(many0_count(alt((tag("\"\""), recognize_plain))));
-    map(delimited(char('"'), inside, char('"')), |text: &str| match text.contains('"') {
-        true => Cow::Owned(text.replace("\"\"", "\"")),
-        false => Cow::Borrowed(text),
+    map(delimited(char('"'), inside, char('"')), |text: &str| {
+        if text.contains('"') { Cow::Owned(text.replace("\"\"", "\"")) } else { Cow::Borrowed(text) }
     })
     .parse(input)
 }
@@ -43,7 +42,7 @@ fn recognize_plain(input: &str) -> IResult<&str, &str> {
 }
 
 fn plain(input: &str) -> IResult<&str, Cow<'_, str>> {
-    map(take_till(|c| matches!(c, ',' | '\n' | '\r')), Cow::Borrowed).parse(input)
+    map(take_till(|c| matches!(c, ',' | '\n' | '\r' | '"')), Cow::Borrowed).parse(input)
 }
 
 fn record(input: &str) -> IResult<&str, Vec<Cow<'_, str>>> {
