@@ -54,7 +54,7 @@ impl HaproxyNews {
     pub(super) fn connected(&mut self, client: &Client) {
         self.version = Some(client.version().to_string());
         self.pid = Some(client.pid());
-        self.started = client.start_time_s().map(|at| UNIX_EPOCH + Duration::from_secs(at));
+        self.started = SystemTime::now().checked_sub(client.uptime());
         self.error = None;
     }
 
