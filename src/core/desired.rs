@@ -143,9 +143,10 @@ impl Desired {
         }
     }
 
-    /// Takes a full list: what is not in it is gone.
-    pub fn replace(&mut self, containers: Vec<Container>) {
-        let listed: BTreeSet<ContainerId> = containers.iter().map(|c| c.id.clone()).collect();
+    /// Takes a full list: what is neither in it nor among `unreadable` is gone.
+    /// Of the latter the last known facts stay in force.
+    pub fn replace(&mut self, containers: Vec<Container>, unreadable: &BTreeSet<ContainerId>) {
+        let listed: BTreeSet<&ContainerId> = containers.iter().map(|c| &c.id).chain(unreadable).collect();
         let gone: Vec<ContainerId> = self.tenants.keys().filter(|id| !listed.contains(id)).cloned().collect();
         for id in gone {
             self.remove(&id);
