@@ -14,3 +14,6 @@
 //! `reconcile` takes one turn through this picture, `controller` decides when.
 
 pub mod core;
+
+pub mod backoff;
+pub mod docker;
