@@ -158,12 +158,42 @@ impl ServerName {
         checked(text, Self::LIMIT, is_proxy_character)?;
         Ok(Self(text.into()))
     }
+
+    /// Longest name that hapilot itself gives, in bytes: it is read in logs.
+    const GIVEN_LIMIT: usize = 64;
+
+    /// `<name>-<id>` out of any two texts: what the alphabet lacks becomes `_`
+    /// (in the identifier `-` too, so that the last `-` stands before it), the
+    /// identifier is cut to 12 characters and the name so that all is at most
+    /// 64 bytes.
+    #[must_use]
+    pub fn labelled(name: &str, id: &str) -> Self {
+        let replaced = |c: char| if is_proxy_character(c) { c } else { '_' };
+        let id: String = id.chars().take(12).map(|c| if c == '-' { '_' } else { replaced(c) }).collect();
+        let room = Self::GIVEN_LIMIT - 1 - id.len();
+        let name: String = name.chars().take(room).map(replaced).collect();
+        Self(format!("{name}-{id}").into())
+    }
+
+    /// What follows the last `-`, if there is something on both sides of it.
+    #[must_use]
+    pub fn id_part(&self) -> Option<&str> {
+        let (name, id) = self.0.rsplit_once('-')?;
+        (!name.is_empty() && !id.is_empty()).then_some(id)
+    }
 }
 
 impl ClassName {
-    /// Takes a text as a class.
+    /// The class that nobody may define: what begins with `hapilot:` is ours.
+    const RESERVED: &str = "hapilot";
+
+    /// Takes a text as a class. `hapilot` is none: the backends of such a class
+    /// could take the names of hapilot's own proxies.
     pub fn new(text: &str) -> Result<Self, NameError> {
         checked(text, 32, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-')?;
+        if text == Self::RESERVED {
+            return Err(NameError::Structure("it is reserved for hapilot's own proxies"));
+        }
         Ok(Self(text.into()))
     }
 
@@ -212,7 +242,7 @@ impl Host {
         let text = text.strip_suffix('.').unwrap_or(text);
         if !text.is_ascii() {
             return Err(NameError::Structure(
-                "it has characters outside ASCII; write an international name in its punycode form (xn--…)",
+                "it has characters outside ASCII; write an international name in its punycode form (xn--...)",
             ));
         }
         checked(text, Self::LIMIT, |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '*'))?;
