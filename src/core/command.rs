@@ -153,6 +153,97 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The command class, for metrics.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::AddBackend { .. } => "add_backend",
+            Self::PublishBackend { .. } => "publish_backend",
+            Self::UnpublishBackend { .. } => "unpublish_backend",
+            Self::DelBackend { .. } => "del_backend",
+            Self::AddServer { .. } => "add_server",
+            Self::EnableHealth { .. } => "enable_health",
+            Self::SetServerState { .. } => "set_server_state",
+            Self::SetServerAddress { .. } => "set_server_addr",
+            Self::SetServerWeight { .. } => "set_server_weight",
+            Self::ShutdownSessions { .. } => "shutdown_sessions",
+            Self::DelServer { .. } => "del_server",
+            Self::AddMap { .. } => "add_map",
+            Self::SetMap { .. } => "set_map",
+            Self::DelMap { .. } => "del_map",
+            Self::DelMapEntry { .. } => "del_map_entry",
+        }
+    }
+
+    /// The server it is about, if it is about one.
+    #[must_use]
+    pub fn server(&self) -> Option<&ServerRef> {
+        match self {
+            Self::AddServer { server, .. }
+            | Self::EnableHealth { server }
+            | Self::SetServerState { server, .. }
+            | Self::SetServerAddress { server, .. }
+            | Self::SetServerWeight { server, .. }
+            | Self::ShutdownSessions { server }
+            | Self::DelServer { server } => Some(server),
+            _ => None,
+        }
+    }
+
+    /// The backend it is about, if it is about one.
+    #[must_use]
+    pub fn backend(&self) -> Option<&BackendName> {
+        match self {
+            Self::AddBackend { backend, .. }
+            | Self::PublishBackend { backend }
+            | Self::UnpublishBackend { backend }
+            | Self::DelBackend { backend } => Some(backend),
+            _ => self.server().map(|server| &server.backend),
+        }
+    }
+
+    /// What it is about: a server, a backend, or a key of a map.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        match self {
+            Self::AddMap { key, .. } | Self::SetMap { key, .. } | Self::DelMap { key, .. } => key.to_string(),
+            Self::DelMapEntry { map, reference } => format!("{} #{reference:#x}", map.file_name()),
+            _ => match (self.server(), self.backend()) {
+                (Some(server), _) => server.to_string(),
+                (None, backend) => backend.map(ToString::to_string).unwrap_or_default(),
+            },
+        }
+    }
+}
+
+/// As in the manual, with the map's file name for its path; good for logs.
+impl std::fmt::Display for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AddBackend { backend, class } => write!(f, "add backend {backend} from {class}"),
+            Self::PublishBackend { backend } => write!(f, "publish backend {backend}"),
+            Self::UnpublishBackend { backend } => write!(f, "unpublish backend {backend}"),
+            Self::DelBackend { backend } => write!(f, "del backend {backend}"),
+            Self::AddServer { server, address, weight, .. } => {
+                write!(f, "add server {server} {address} weight {weight}")
+            }
+            Self::EnableHealth { server } => write!(f, "enable health {server}"),
+            Self::SetServerState { server, admin } => write!(f, "set server {server} state {admin}"),
+            Self::SetServerAddress { server, address } => {
+                write!(f, "set server {server} addr {} port {}", address.ip(), address.port())
+            }
+            Self::SetServerWeight { server, weight } => write!(f, "set server {server} weight {weight}"),
+            Self::ShutdownSessions { server } => write!(f, "shutdown sessions server {server}"),
+            Self::DelServer { server } => write!(f, "del server {server}"),
+            Self::AddMap { map, key, value } => write!(f, "add map {} {key} {value}", map.file_name()),
+            Self::SetMap { map, key, value } => write!(f, "set map {} {key} {value}", map.file_name()),
+            Self::DelMap { map, key } => write!(f, "del map {} {key}", map.file_name()),
+            Self::DelMapEntry { map, reference } => write!(f, "del map {} #{reference:#x}", map.file_name()),
+        }
+    }
+}
+
 /// What one HAProxy can do. Read once per connection from `show version`; `plan`
 /// asks it, nobody compares versions elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]

@@ -45,6 +45,33 @@ pub enum Scope {
     },
 }
 
+impl Default for Scope {
+    fn default() -> Self {
+        Self::Some { backends: BTreeSet::new(), hosts: BTreeSet::new() }
+    }
+}
+
+impl Scope {
+    /// Adds everything that another scope names.
+    pub fn merge(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::All, _) => {}
+            (_, Self::All) => *self = Self::All,
+            (Self::Some { backends, hosts }, Self::Some { backends: more, hosts: others }) => {
+                backends.extend(more);
+                hosts.extend(others);
+            }
+        }
+    }
+
+    /// Adds backends.
+    pub fn add_backends<'a>(&mut self, more: impl IntoIterator<Item = &'a BackendName>) {
+        if let Self::Some { backends, .. } = self {
+            backends.extend(more.into_iter().cloned());
+        }
+    }
+}
+
 /// Something that can't be done although its container asked correctly.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Blocked {

@@ -22,7 +22,7 @@ use serde::Serialize;
 use super::command::{Capabilities, Check, Command, ServerRef};
 use super::diff::Change;
 use super::name::{BackendName, ClassName, MapWord};
-use super::state::{Admin, Map, Observed, Server, State};
+use super::state::{Admin, Map, Server};
 
 /// Why a step is taken. Shown in logs and by `hapilot plan`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -124,10 +124,6 @@ pub struct RemovalFacts {
 /// What a plan is made from, besides the changes.
 #[derive(Clone, Copy, Debug)]
 pub struct Ground<'a> {
-    /// What HAProxy has.
-    pub observed: &'a Observed,
-    /// What it should have.
-    pub desired: &'a State,
     /// What it can do.
     pub capabilities: Capabilities,
     /// How it checks servers.
@@ -270,22 +266,23 @@ impl Stages {
 
     fn change_server(&mut self, server: &ServerRef, from: &Server, to: &Server) {
         let set = |admin| Command::SetServerState { server: server.clone(), admin };
-        let mut admin = from.admin;
         if from.address != to.address {
+            // It may take traffic again when its new address has been read back:
+            // the next plan sees to that. 3.4 changes it after the answer.
             let reason = Reason::ServerMoved;
-            if admin != Admin::Maint {
+            if from.admin != Admin::Maint {
                 self.break_.push(Step { command: set(Admin::Maint), reason });
-                admin = Admin::Maint;
             }
             let command = Command::SetServerAddress { server: server.clone(), address: to.address };
             self.make.push(Step { command, reason });
+            return;
         }
         let reason = Reason::ServerChanged;
         if from.weight != to.weight {
             let command = Command::SetServerWeight { server: server.clone(), weight: to.weight };
             self.make.push(Step { command, reason });
         }
-        if admin != to.admin {
+        if from.admin != to.admin {
             let stage = match to.admin {
                 // A server that can't answer leaves at once; one that is merely
                 // worse than others leaves when they have joined.

@@ -23,6 +23,16 @@ pub enum Admin {
     Maint,
 }
 
+impl std::fmt::Display for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        })
+    }
+}
+
 /// One server of a backend.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Server {

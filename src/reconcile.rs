@@ -1,0 +1,333 @@
+//! One turn: desired, observe, diff, plan, apply, until nothing is left to do.
+//!
+//! What lives here: the turn, and what is remembered between two of them. What
+//! it must not know: why it was woken, and when the next turn is due
+//! (`controller`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::apply::apply;
+use crate::core::command::{Capabilities, Check, Command, ServerRef};
+use crate::core::desired::{Blocked, Desired, Scope};
+use crate::core::diff::{Change, diff};
+use crate::core::name::{BackendName, ClassName};
+use crate::core::plan::{self, Ground, Plan, RemovalFacts};
+use crate::core::simulate::simulate;
+use crate::core::state::{Admin, Observed};
+use crate::metrics::Metrics;
+use crate::observe::{ObserveError, Operational, observe, observe_backend, removal_facts};
+use crate::runtime_api::{Client, ClientError, Verdict};
+
+/// A turn ends after this many plans even if each of them made progress; the
+/// next turn goes on.
+const MAX_PASSES: usize = 8;
+
+/// What a turn is made with.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The classes whose backends are hapilot's.
+    pub classes: Vec<ClassName>,
+    /// How HAProxy checks servers.
+    pub check: Check,
+    /// See [`Ground::quarantine`].
+    pub quarantine: Duration,
+}
+
+/// A connected HAProxy and what is known of it.
+#[derive(Debug)]
+pub struct Link {
+    client: Client,
+    observed: Observed,
+    operational: BTreeMap<ServerRef, Operational>,
+    observed_at: Instant,
+    /// The remembered state is what HAProxy really has.
+    fresh: bool,
+    /// Backends to read again before they are compared: 3.4 applies a change of
+    /// address after it has answered.
+    reread: BTreeSet<BackendName>,
+}
+
+impl Link {
+    /// Nothing has been read over this connection yet.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            observed: Observed::default(),
+            operational: BTreeMap::new(),
+            observed_at: Instant::now(),
+            fresh: false,
+            reread: BTreeSet::new(),
+        }
+    }
+
+    /// The connection.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The connection, to ask something that changes nothing.
+    pub fn client_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// What HAProxy has, as far as it is known.
+    #[must_use]
+    pub fn observed(&self) -> &Observed {
+        &self.observed
+    }
+
+    /// Health of the servers at the last full reading.
+    #[must_use]
+    pub fn operational(&self) -> &BTreeMap<ServerRef, Operational> {
+        &self.operational
+    }
+
+    /// Age of the last full reading.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.observed_at.elapsed()
+    }
+}
+
+/// Why a turn could not be finished. Either way the connection is of no use any
+/// more.
+#[derive(Debug, thiserror::Error)]
+pub enum TurnError {
+    /// HAProxy's state could not be read.
+    #[error("HAProxy's state can't be read: {0}")]
+    Observe(#[from] ObserveError),
+    /// The connection broke while a plan was being sent.
+    #[error("the connection to HAProxy broke in the middle of a plan: {0}")]
+    Apply(#[from] ClientError),
+}
+
+/// What came of a turn.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Turn {
+    /// Commands that succeeded.
+    pub done: usize,
+    /// Deletions that HAProxy put off.
+    pub deferred: usize,
+    /// Commands that HAProxy refused, or that showed its state to be another
+    /// than remembered.
+    pub failed: usize,
+    /// Nothing is left to do but deletions of what is out of service already.
+    pub settled: bool,
+    /// Servers whose deletion has to wait.
+    pub waiting: usize,
+}
+
+/// What came of one plan.
+#[derive(Default)]
+struct Pass {
+    done: usize,
+    deferred: usize,
+    stale: usize,
+    refused: usize,
+}
+
+/// Takes turns.
+#[derive(Debug)]
+pub struct Reconcile {
+    rules: Rules,
+    desired: Desired,
+    /// The part of the state that has to be compared in the next plan.
+    pending: Scope,
+    problems: Vec<Blocked>,
+    metrics: Arc<Metrics>,
+}
+
+impl Reconcile {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(rules: Rules, desired: Desired, metrics: Arc<Metrics>) -> Self {
+        Self { rules, desired, pending: Scope::default(), problems: Vec::new(), metrics }
+    }
+
+    /// The desired side.
+    #[must_use]
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// The desired side, to be told of containers.
+    pub fn desired_mut(&mut self) -> &mut Desired {
+        &mut self.desired
+    }
+
+    /// What can't be done, and why: hosts without a backend, and commands that
+    /// HAProxy refused in the last turn.
+    #[must_use]
+    pub fn blocked(&self) -> Vec<Blocked> {
+        let mut all = self.desired.blocked();
+        all.extend(self.problems.iter().cloned());
+        all
+    }
+
+    /// Takes a state as ground that was not read from HAProxy, to compute what
+    /// it should start with.
+    pub fn suppose(&mut self, ground: &Observed, capabilities: Capabilities) {
+        self.desired.adopt(ground, capabilities);
+        self.pending.merge(self.desired.compute(ground));
+    }
+
+    /// Brings the desired state up to date while HAProxy is away: it will start
+    /// with that state, so it is its own ground.
+    pub fn suppose_applied(&mut self, pool: &BTreeSet<BackendName>) {
+        let state = self.desired.state().clone();
+        let ground = Observed { state, pool: pool.clone(), stray_entries: Vec::new() };
+        self.pending.merge(self.desired.compute(&ground));
+    }
+
+    /// Reads all of HAProxy's state. Unless it is what is remembered anyway, it
+    /// becomes the new ground.
+    pub async fn observe(&mut self, link: &mut Link) -> Result<(), TurnError> {
+        let read = observe(&mut link.client, &self.rules.classes).await?;
+        if !link.fresh || read.observed != link.observed {
+            link.observed = read.observed;
+            self.desired.adopt(&link.observed, link.client.capabilities());
+        }
+        link.operational = read.operational;
+        link.observed_at = Instant::now();
+        link.fresh = true;
+        Ok(())
+    }
+
+    /// Takes one turn.
+    pub async fn turn(&mut self, link: &mut Link) -> Result<Turn, TurnError> {
+        let mut turn = Turn::default();
+        let mut stale_before = false;
+        for _ in 0..MAX_PASSES {
+            self.look(link).await?;
+            self.pending.merge(self.desired.compute(&link.observed));
+            let scope = std::mem::take(&mut self.pending);
+            let plan = self.plan(link, &scope).await?;
+            turn.waiting = plan.waiting.len();
+            turn.settled = plan.is_settled();
+            turn.deferred = 0;
+            self.pending.add_backends(plan.waiting.iter().map(|waiting| &waiting.server.backend));
+            if plan.steps.is_empty() {
+                break;
+            }
+            let pass = self.carry_out(link, &plan).await?;
+            turn.done += pass.done;
+            turn.deferred = pass.deferred;
+            turn.failed += pass.refused + pass.stale;
+            let stuck = pass.done == 0 || pass.refused > 0 || (pass.stale > 0 && stale_before);
+            turn.settled &= pass.refused + pass.stale == 0;
+            if stuck && (pass.stale == 0 || stale_before) {
+                break;
+            }
+            stale_before = pass.stale > 0;
+        }
+        if turn.failed == 0 {
+            self.problems.clear();
+        }
+        Ok(turn)
+    }
+
+    /// What would be sent now. Sends nothing, and forgets nothing.
+    pub async fn preview(&mut self, link: &mut Link) -> Result<Plan, TurnError> {
+        self.look(link).await?;
+        self.pending.merge(self.desired.compute(&link.observed));
+        self.plan(link, &Scope::All).await
+    }
+
+    /// Reads what is not known, or not any more.
+    async fn look(&mut self, link: &mut Link) -> Result<(), TurnError> {
+        if !link.fresh {
+            link.reread.clear();
+            return self.observe(link).await;
+        }
+        for name in std::mem::take(&mut link.reread) {
+            let backend = observe_backend(&mut link.client, &name).await?;
+            self.pending.add_backends([&name]);
+            if backend.servers.is_empty() && name.is_pool() {
+                link.observed.state.backends.remove(&name);
+            } else {
+                link.observed.state.backends.insert(name, backend);
+            }
+        }
+        Ok(())
+    }
+
+    async fn plan(&mut self, link: &mut Link, scope: &Scope) -> Result<Plan, TurnError> {
+        let capabilities = link.client.capabilities();
+        let changes = diff(&link.observed, self.desired.state(), scope);
+        let removals = match capabilities.prompt_deletion {
+            true => BTreeMap::new(),
+            false => removals(&mut link.client, &changes).await?,
+        };
+        let ground = Ground {
+            capabilities,
+            check: self.rules.check,
+            removals: &removals,
+            quarantine: self.rules.quarantine,
+        };
+        Ok(plan::plan(&changes, &ground))
+    }
+
+    /// Sends a plan and takes its outcome into the remembered state.
+    async fn carry_out(&mut self, link: &mut Link, plan: &Plan) -> Result<Pass, TurnError> {
+        let applied = apply(&mut link.client, plan).await;
+        let mut pass = Pass::default();
+        for (step, verdict) in plan.steps.iter().zip(&applied.verdicts) {
+            self.metrics.command(step.command.class(), verdict.outcome());
+            match verdict {
+                Verdict::Done => {
+                    pass.done += 1;
+                    simulate(&mut link.observed, &step.command);
+                    if let Command::SetServerAddress { server, .. } = &step.command {
+                        link.reread.insert(server.backend.clone());
+                    }
+                }
+                Verdict::Deferred(_) => {
+                    pass.deferred += 1;
+                    self.pending.add_backends(step.command.backend());
+                }
+                Verdict::AlreadySo(_) => {
+                    pass.stale += 1;
+                    link.fresh = false;
+                }
+                Verdict::Refused(answer) => {
+                    if pass.refused == 0 {
+                        self.problems.clear();
+                    }
+                    pass.refused += 1;
+                    link.fresh = false;
+                    let reason = format!("HAProxy refused `{}`: {answer}", step.command);
+                    self.problems.push(Blocked { what: step.command.subject(), reason });
+                }
+            }
+        }
+        match applied.error {
+            Some(error) => Err(error.into()),
+            None => Ok(pass),
+        }
+    }
+}
+
+/// What must be known before servers can be deleted where that is dangerous.
+async fn removals(
+    client: &mut Client,
+    changes: &[Change],
+) -> Result<BTreeMap<ServerRef, RemovalFacts>, TurnError> {
+    let backends: BTreeSet<&BackendName> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::RemoveServer(at, from) if from.admin == Admin::Maint => Some(&at.backend),
+            _ => None,
+        })
+        .collect();
+    let mut facts = BTreeMap::new();
+    for backend in backends {
+        for (server, found) in removal_facts(client, backend).await? {
+            facts.insert(ServerRef { backend: backend.clone(), server }, found);
+        }
+    }
+    Ok(facts)
+}
