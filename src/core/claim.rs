@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::container::{Container, ContainerId, LABEL_PREFIX};
+use super::container::{Container, ContainerId};
+use super::label::{HOST, PORT, WEIGHT, trimmed, unknown_labels};
 use super::name::{BackendKey, ClassName, Host, NameError, ServerName};
 
 /// One thing that a container asks for: a share of a host's load.
@@ -70,72 +71,6 @@ pub struct Claims {
     pub rejections: Vec<Rejection>,
 }
 
-/// One row of the reference: a label, and the variable that means the same.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LabelDoc {
-    /// The label's key.
-    pub key: &'static str,
-    /// The environment variable that is read where the label is absent.
-    pub env: Option<&'static str>,
-    /// What may be written.
-    pub values: &'static str,
-    /// What holds when it is absent.
-    pub default: &'static str,
-    /// What it does.
-    pub meaning: &'static str,
-}
-
-impl LabelDoc {
-    /// What the container says, and where: the label, else the variable.
-    #[must_use]
-    pub fn said_by<'a>(&self, container: &'a Container) -> Option<(&'static str, &'a str)> {
-        let variable = || self.env.and_then(|name| Some((name, container.env.get(name)?)));
-        let (key, value) = container.labels.get(self.key).map(|value| (self.key, value)).or_else(variable)?;
-        Some((key, trimmed(value)))
-    }
-}
-
-/// Which hosts lead to the container.
-pub const HOST: LabelDoc = LabelDoc {
-    key: "hapilot.host",
-    env: Some("VIRTUAL_HOST"),
-    values: "one host or several, separated by commas; `*.example.org` for all below a domain; at most 100",
-    default: "none: the container is not served",
-    meaning: "The hosts that lead to the container. All containers with the same host share its load.",
-};
-
-/// On which network HAProxy reaches the container. Read by `endpoint`.
-pub const NETWORK: LabelDoc = LabelDoc {
-    key: "hapilot.network",
-    env: None,
-    values: "the name of a network of the container",
-    default: "the first in name order that HAProxy reaches",
-    meaning: "The network whose address HAProxy uses.",
-};
-
-/// On which port the container listens.
-pub const PORT: LabelDoc = LabelDoc {
-    key: "hapilot.port",
-    env: Some("VIRTUAL_PORT"),
-    values: "1 to 65535",
-    default: "the only exposed port, else 80",
-    meaning: "The TCP port on which the container listens. If it can't be read, none of the hosts is served.",
-};
-
-/// How much of a host's load the container takes.
-pub const WEIGHT: LabelDoc = LabelDoc {
-    key: "hapilot.weight",
-    env: None,
-    values: "0 to 256",
-    default: "1",
-    meaning: "The share of the load, relative to the other containers of the host; 0 takes no new visitors. \
-              If it can't be read, the default is used and the label reported.",
-};
-
-/// Every label and variable that hapilot reads, by key. The README's reference
-/// is checked against it.
-pub const LABELS: &[LabelDoc] = &[HOST, NETWORK, PORT, WEIGHT];
-
 /// Variables of nginx-proxy that would change what is served and that hapilot
 /// does not read: said, lest someone who comes from there looks for long.
 const PASSED_OVER: [&str; 4] = ["VIRTUAL_DEST", "VIRTUAL_HOST_MULTIPORTS", "VIRTUAL_PATH", "VIRTUAL_PROTO"];
@@ -145,8 +80,6 @@ pub const HOSTS_LIMIT: usize = 100;
 /// Bytes that one list of hosts may have: 100 hosts of full length and their
 /// separators fit.
 pub const HOSTS_TEXT_LIMIT: usize = 32 * 1024;
-/// Unknown labels that are reported one by one.
-const UNKNOWN_LIMIT: usize = 10;
 /// The weight of a container that names none.
 const DEFAULT_WEIGHT: u16 = 1;
 /// The port of a container that names none and exposes none or several.
@@ -230,12 +163,6 @@ pub(super) fn quoted(text: &str) -> String {
 
 fn web(host: Host) -> BackendKey {
     BackendKey { class: ClassName::web(), host }
-}
-
-/// Without the blanks around it. A line break is no blank: it has no place in a
-/// value, and whoever wrote one should hear of it.
-fn trimmed(text: &str) -> &str {
-    text.trim_matches([' ', '\t'])
 }
 
 /// The hosts of a list, each once, in its order.
@@ -337,57 +264,6 @@ fn weight(container: &Container) -> Result<u16, String> {
 fn number(text: &str) -> Option<u16> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
-}
-
-fn unknown_labels(container: &Container) -> Vec<Rejection> {
-    let unknown = || {
-        let ours = container.labels.keys().filter(|key| key.starts_with(LABEL_PREFIX));
-        ours.filter(|key| LABELS.iter().all(|doc| doc.key != key.as_str()))
-    };
-    let reject = |key: &str, end: &str| {
-        Rejection::new(container, key, &format!("it is not a label that hapilot knows; {end}"))
-    };
-    let mut rejections: Vec<_> = unknown()
-        .take(UNKNOWN_LIMIT)
-        .map(|key| match closest(key) {
-            Some(known) => reject(key, &format!("did you mean `{known}`?")),
-            None => reject(
-                key,
-                &format!("it knows {}", LABELS.iter().map(|doc| doc.key).collect::<Vec<_>>().join(", ")),
-            ),
-        })
-        .collect();
-    let more = unknown().skip(UNKNOWN_LIMIT).count();
-    if more > 0 {
-        rejections.push(reject(&format!("{LABEL_PREFIX}*"), &format!("{more} more are like this")));
-    }
-    rejections
-}
-
-/// The known label that was probably meant: at most two letters away.
-fn closest(key: &str) -> Option<&'static str> {
-    // Longer than any of ours by more than that: no need to compare.
-    let near = |doc: &&LabelDoc| key.len().abs_diff(doc.key.len()) <= 2;
-    let distance = |doc: &LabelDoc| edit_distance(key.as_bytes(), doc.key.as_bytes());
-    let candidates = LABELS.iter().filter(near).map(|doc| (distance(doc), doc.key));
-    candidates.filter(|&(distance, _)| distance <= 2).min().map(|(_, key)| key)
-}
-
-/// How many bytes must be inserted, removed or replaced (Levenshtein).
-fn edit_distance(from: &[u8], to: &[u8]) -> usize {
-    // One row of the table: the distances of a prefix of `from` to each prefix of `to`.
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.iter().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (b, cell) in to.iter().zip(row.iter_mut().skip(1)) {
-            let here = (diagonal + usize::from(!a.eq_ignore_ascii_case(b))).min(left + 1).min(*cell + 1);
-            diagonal = *cell;
-            *cell = here;
-            left = here;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -527,15 +403,15 @@ mod tests {
         assert!(only_rejection(&got).1.starts_with(&format!("it has {} bytes", huge.len())));
         // A full list of the longest hosts fits.
         let longest = format!("{0}.{0}.{0}", "a".repeat(63));
-        let all = (0..HOSTS_LIMIT).map(|i| format!("{:0>61}.{longest}", i)).collect::<Vec<_>>().join(",");
+        let all = (0..HOSTS_LIMIT).map(|i| format!("{i:0>61}.{longest}")).collect::<Vec<_>>().join(",");
         let got = claims(&bare().with_env("VIRTUAL_HOST", &all));
         assert_eq!((got.claims.len(), got.rejections.len()), (HOSTS_LIMIT, 0));
     }
 
     #[test]
     fn the_port_is_the_one_said_else_the_only_exposed_else_80() {
-        let cases: &[(Option<&str>, Option<&str>, &[u16], u16)] = &[
-            (None, None, &[], 80),
+        let cases = [
+            (None, None, &[][..], 80),
             (None, None, &[3000], 3000),
             (None, None, &[443, 8080], 80),
             (None, None, &[0], 80),
@@ -555,7 +431,7 @@ mod tests {
             }
             let got = claims(&container);
             assert_eq!(got.rejections, []);
-            assert_eq!(got.claims[0].port, *wanted, "{label:?} {env:?} {exposed:?}");
+            assert_eq!(got.claims[0].port, wanted, "{label:?} {env:?} {exposed:?}");
         }
     }
 
@@ -625,18 +501,6 @@ mod tests {
     }
 
     #[test]
-    fn many_unknown_labels_are_summed_up() {
-        let container = (0..1000).fold(bare(), |c, i| c.with_label(&format!("hapilot.x{i:03}"), ""));
-        let got = claims(&container);
-        assert_eq!(got.rejections.len(), UNKNOWN_LIMIT + 1);
-        let last = got.rejections.last().expect("one");
-        assert_eq!(
-            (&*last.key, &*last.reason),
-            ("hapilot.*", "it is not a label that hapilot knows; 990 more are like this")
-        );
-    }
-
-    #[test]
     fn variables_of_nginx_proxy_that_are_not_read_are_named() {
         let container = bare().with_env("VIRTUAL_PATH", "/api").with_env("VIRTUAL_ENV", "/opt/venv");
         assert_eq!(claims(&container), Claims::default());
@@ -670,16 +534,6 @@ mod tests {
         ];
         for (text, limit, wanted) in cases {
             assert_eq!(printable(text, limit), wanted, "{text:?} {limit}");
-        }
-    }
-
-    #[test]
-    fn the_table_of_labels_is_in_order_and_complete() {
-        assert!(LABELS.is_sorted_by(|a, b| a.key < b.key));
-        for doc in LABELS {
-            assert!(doc.key.starts_with(LABEL_PREFIX));
-            assert!(doc.env.is_none_or(|name| name.starts_with(crate::core::container::ENV_PREFIX)));
-            assert!(![doc.values, doc.default, doc.meaning].contains(&""));
         }
     }
 

@@ -116,7 +116,70 @@ pub struct Container {
     pub env: BTreeMap<String, String>,
 }
 
+impl Container {
+    /// A running container that says nothing and stands on no network. With the
+    /// methods below, the short way to a value where no engine is asked: tests,
+    /// benchmarks, fuzz targets.
+    #[must_use]
+    pub fn running(id: ContainerId, name: &str) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            run: RunState::Running,
+            health: None,
+            started_at: None,
+            network_mode: NetworkMode::Networks,
+            networks: BTreeMap::new(),
+            exposed_ports: Vec::new(),
+            labels: BTreeMap::new(),
+            env: BTreeMap::new(),
+        }
+    }
+
+    /// The same with one more label.
+    #[must_use]
+    pub fn with_label(mut self, key: &str, value: &str) -> Self {
+        self.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The same with one more environment variable.
+    #[must_use]
+    pub fn with_env(mut self, key: &str, value: &str) -> Self {
+        self.env.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The same with one more network, on which it has these addresses.
+    #[must_use]
+    pub fn on_network(mut self, name: &str, ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) -> Self {
+        self.networks.insert(name.into(), Endpoint { ipv4, ipv6 });
+        self
+    }
+}
+
 /// The beginning of every label that hapilot reads.
 pub const LABEL_PREFIX: &str = "hapilot.";
 /// The beginning of every environment variable that hapilot reads.
 pub const ENV_PREFIX: &str = "VIRTUAL_";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_has_a_narrow_alphabet() {
+        for good in ["a", "0123456789abcdef", "A_b.c-d", &"f".repeat(128)] {
+            assert_eq!(ContainerId::new(good).expect(good).as_str(), good);
+        }
+        for bad in ["", "a/b", "a b", "a\n", "\u{e9}", "a;b", &"f".repeat(129)] {
+            assert_eq!(ContainerId::new(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_short_identifier_is_at_most_twelve_characters() {
+        assert_eq!(ContainerId::new("0123456789abcdef").expect("valid").short(), "0123456789ab");
+        assert_eq!(ContainerId::new("abc").expect("valid").short(), "abc");
+    }
+}

@@ -307,3 +307,175 @@ impl BackendKey {
         BackendName(text.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Everything that could end a word, an argument or a command.
+    const BREAKING: &str = "\0\t\n\r\u{b}\u{c}\u{7f}\u{85}\u{2028} ;\"'\\#<";
+
+    fn longest(unit: &str, limit: usize) -> String {
+        unit.repeat(limit)
+    }
+
+    #[test]
+    fn no_name_holds_a_character_that_breaks_out() {
+        for c in BREAKING.chars() {
+            let text = format!("a{c}b");
+            assert!(BackendName::new(&text).is_err(), "{text:?}");
+            assert!(ServerName::new(&text).is_err(), "{text:?}");
+            assert!(ClassName::new(&text).is_err(), "{text:?}");
+            assert!(Host::new(&text).is_err(), "{text:?}");
+            assert!(MapWord::new(&text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_have_limits() {
+        assert!(BackendName::new(&longest("a", 300)).is_ok());
+        assert_eq!(BackendName::new(&longest("a", 301)), Err(NameError::TooLong { length: 301, limit: 300 }));
+        assert!(ServerName::new(&longest("a", 128)).is_ok());
+        assert!(ServerName::new(&longest("a", 129)).is_err());
+        assert!(ClassName::new(&longest("a", 32)).is_ok());
+        assert!(ClassName::new(&longest("a", 33)).is_err());
+        assert!(MapWord::new(&longest("a", 512)).is_ok());
+        assert!(MapWord::new(&longest("a", 513)).is_err());
+        assert_eq!(ServerName::new(""), Err(NameError::Empty));
+    }
+
+    #[test]
+    fn a_host_is_folded_as_browsers_do() {
+        let cases = [
+            ("A.Example", "a.example"),
+            ("a.example.", "a.example"),
+            ("*.A.example", "*.a.example"),
+            ("localhost", "localhost"),
+            ("under_score.example", "under_score.example"),
+            ("xn--mller-kva.example", "xn--mller-kva.example"),
+            ("10.0.0.1", "10.0.0.1"),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(Host::new(text).expect(text).as_str(), wanted);
+        }
+        let long = format!("{0}.{0}.{0}.{1}", longest("a", 63), longest("b", 61));
+        assert_eq!(Host::new(&long).expect("253 characters").as_str().len(), Host::LIMIT);
+        assert!(Host::new(&format!("{long}b")).is_err());
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused() {
+        let label = longest("a", 64);
+        for bad in [
+            "", ".", "..", "a..b", ".a", "a..", "-a", "a-.b", "*", "*.", "*.*.a", "a.*", "a*.b", "**.a",
+            &label,
+        ] {
+            assert!(Host::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn our_own_names_can_be_no_class() {
+        assert!(ClassName::new("hapilot").is_err());
+        assert!(ClassName::new("hapilot2").is_ok());
+        assert!(ClassName::new("Web").is_err());
+        assert_eq!(ClassName::new("web"), Ok(ClassName::web()));
+    }
+
+    #[test]
+    fn a_pool_name_is_known_as_one() {
+        let name = BackendName::pool(&ClassName::web(), 7);
+        assert_eq!(name.as_str(), "web:pool:0007");
+        assert!(name.is_pool());
+        assert_eq!(name.class(), Some("web"));
+        assert_eq!(BackendName::new(name.as_str()), Ok(name));
+    }
+
+    #[test]
+    fn a_backend_of_its_own_is_named_after_class_and_host() {
+        let key = |host| BackendKey { class: ClassName::web(), host: Host::new(host).expect("valid") };
+        assert_eq!(key("shop.example").own_name().as_str(), "web:shop.example");
+        assert_eq!(key("*.shop.example").own_name().as_str(), "web::any.shop.example");
+        assert_eq!(key("any.shop.example").own_name().as_str(), "web:any.shop.example");
+        assert_eq!(key("*.shop.example").service().as_str(), "*.shop.example");
+    }
+
+    /// Few letters, so that two of them are often alike or nearly so.
+    fn host() -> impl Strategy<Value = Host> {
+        let close = r"(\*\.)?(any|pool|a|web)(\.(any|pool|a|0007|example)){0,3}";
+        let wide = r"(\*\.)?[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?(\.[a-z0-9]{1,20}){0,8}";
+        prop_oneof![close, wide].prop_filter_map("too long", |text| Host::new(&text).ok())
+    }
+
+    fn class() -> impl Strategy<Value = ClassName> {
+        let text = prop_oneof!["web|any|pool|hapilot|a", "[a-z0-9_-]{1,32}"];
+        text.prop_filter_map("reserved", |text| ClassName::new(&text).ok())
+    }
+
+    fn key() -> impl Strategy<Value = BackendKey> {
+        (class(), host()).prop_map(|(class, host)| BackendKey { class, host })
+    }
+
+    /// Any characters, control characters among them, and near misses.
+    fn text() -> impl Strategy<Value = String> {
+        let any = proptest::collection::vec(any::<char>(), 0..40).prop_map(String::from_iter);
+        prop_oneof![any, r"[a-z.:*-]{1,20}[\x00-\x7f]?[a-z]{0,5}"]
+    }
+
+    proptest! {
+        // A failing case becomes a row of a table above, not a file beside the source.
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn own_names_are_valid_and_never_ours(key in key(), index in 0..10_000_usize) {
+            let name = key.own_name();
+            prop_assert_eq!(BackendName::new(name.as_str()), Ok(name.clone()));
+            prop_assert!(!name.is_pool());
+            prop_assert_ne!(&name, &BackendName::pool(&key.class, index));
+            prop_assert!(!name.as_str().starts_with("hapilot:"));
+            prop_assert_eq!(name.class(), Some(key.class.as_str()));
+            let word = MapWord::from(&name);
+            prop_assert_eq!(MapWord::new(word.as_str()), Ok(word));
+            let service = key.service();
+            prop_assert_eq!(MapWord::new(service.as_str()), Ok(service));
+        }
+
+        #[test]
+        fn own_names_differ_exactly_where_the_keys_do(a in key(), b in key(), first in "any|\\*|pool|web") {
+            prop_assert_eq!(a == b, a.own_name() == b.own_name());
+            // And one that is nearly the same: another first label.
+            let domain = a.host.as_str().split_once('.').map_or("example", |(_, domain)| domain);
+            let near = BackendKey { host: Host::new(&format!("{first}.{domain}")).expect("as good"), ..a.clone() };
+            prop_assert_eq!(a == near, a.own_name() == near.own_name());
+        }
+
+        #[test]
+        fn a_host_is_read_back_as_itself(host in host()) {
+            prop_assert_eq!(Host::new(host.as_str()), Ok(host));
+        }
+
+        #[test]
+        fn any_text_is_a_name_of_the_alphabet_or_an_error(text in text()) {
+            for name in [
+                BackendName::new(&text).map(|name| name.as_str().to_owned()),
+                ServerName::new(&text).map(|name| name.as_str().to_owned()),
+                ClassName::new(&text).map(|name| name.as_str().to_owned()),
+                MapWord::new(&text).map(|name| name.as_str().to_owned()),
+                Host::new(&text).map(|name| name.as_str().to_owned()),
+            ].into_iter().flatten() {
+                prop_assert!(name.bytes().all(|b| b.is_ascii_graphic()), "{name:?}");
+                prop_assert!(!name.contains(|c| BREAKING.contains(c)), "{name:?}");
+            }
+        }
+
+        #[test]
+        fn a_labelled_server_is_valid_and_keeps_its_identifier(name in text(), id in "[A-Za-z0-9_.]{1,40}") {
+            let server = ServerName::labelled(&format!("x{name}"), &id);
+            prop_assert_eq!(ServerName::new(server.as_str()), Ok(server.clone()));
+            prop_assert!(server.as_str().len() <= 64);
+            prop_assert_eq!(server.id_part(), Some(&id[..id.len().min(12)]));
+        }
+    }
+}
