@@ -1,0 +1,468 @@
+//! When to take a turn: wake, coalesce, retry, resync, shut down. Never what.
+//!
+//! What lives here: one loop, and the clock. What it must not know: what a
+//! change of a container means (`core`), how a command is sent (`apply`).
+//!
+//! Everything that happens ends up in this loop's `select!`: news from Docker,
+//! a question on the admin socket, the end of HAProxy's process or of the
+//! connection to it, a deadline, a signal.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::admin::Ask;
+use crate::backoff::Backoff;
+use crate::core::command::{Capabilities, Version};
+use crate::core::desired::Desired;
+use crate::core::name::{BackendName, ClassName};
+use crate::core::state::Observed;
+use crate::docker::watch::Change;
+use crate::haproxy_config::{ConfigSettings, RenderedConfig, render};
+use crate::metrics::{ErrorKind, Metrics};
+use crate::reconcile::{Link, Reconcile, Rules, TurnError};
+use crate::report::Mode;
+use crate::runtime_api::{Client, ClientError, RuntimeApiAddress, Timeouts};
+
+mod answer;
+mod files;
+mod told;
+
+pub use files::ConfigQuestion;
+use files::Files;
+use told::Told;
+
+/// Without a first list from Docker for this long, HAProxy starts with what lies
+/// on disk from last time.
+const FIRST_LIST_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks whether HAProxy is still the one we think, while nothing
+/// else is said. Its end is noticed at once; this is for one that hangs, and
+/// for one that was told to stop softly.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Between two attempts to reach HAProxy: at least and at most.
+const CONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// Between two attempts at what HAProxy refused: at least and at most.
+const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// Between two attempts at a deletion that HAProxy put off.
+const DELETION_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// What the process that is HAProxy did (spawn mode).
+#[derive(Debug)]
+pub enum ProcessNews {
+    /// It answers.
+    Running {
+        /// Its process number.
+        pid: u32,
+        /// It was started by an earlier hapilot.
+        adopted: bool,
+    },
+    /// It ended, and is being started again.
+    Ended(String),
+    /// It could not be started, and is tried again.
+    Failed(String),
+}
+
+/// What the loop works with.
+#[derive(Debug)]
+pub struct Config {
+    /// Spawn or attach, for the report.
+    pub mode: Mode,
+    /// HAProxy's Runtime API.
+    pub runtime_api: RuntimeApiAddress,
+    /// How turns are taken.
+    pub rules: Rules,
+    /// How the start-up configuration is rendered.
+    pub config: ConfigSettings,
+    /// Where it is written.
+    pub dir: PathBuf,
+    /// HAProxy's version where it is known before the first connection.
+    pub version: Option<Version>,
+    /// Between two looks at all of HAProxy's state.
+    pub resync: Duration,
+}
+
+/// The ends that the loop listens to.
+#[derive(Debug)]
+pub struct Inputs {
+    /// News from Docker.
+    pub docker: mpsc::Receiver<Change>,
+    /// Questions on the admin sockets.
+    pub asks: mpsc::Receiver<Ask>,
+    /// What HAProxy's process does; never anything in attach mode.
+    pub process: mpsc::Receiver<ProcessNews>,
+    /// Who starts HAProxy asks for the configuration to start with.
+    pub configs: mpsc::Receiver<ConfigQuestion>,
+    /// SIGHUP.
+    pub resync: Arc<Notify>,
+    /// End.
+    pub stop: CancellationToken,
+}
+
+/// The loop's memory.
+#[derive(Debug)]
+pub struct Controller {
+    config: Config,
+    reconcile: Reconcile,
+    metrics: Arc<Metrics>,
+    link: Option<Link>,
+    files: Files,
+    told: Told,
+    /// HAProxy's version as far as it was ever seen.
+    version: Option<Version>,
+    /// Backends of the pool that HAProxy has (or will start with).
+    pool: BTreeSet<BackendName>,
+    docker: answer::DockerNews,
+    haproxy: answer::HaproxyNews,
+    begun: Instant,
+    /// The first list has arrived: from now on an absent container is gone.
+    listed: bool,
+    /// Something may have to be done.
+    wake: bool,
+    /// Arrival of the oldest event that has not been acted upon.
+    event_at: Option<std::time::Instant>,
+    settled: bool,
+    settled_since: Option<SystemTime>,
+    /// Why the last turn did not finish.
+    trouble: Option<String>,
+    waiting: usize,
+    due: Due,
+    connecting: Backoff,
+    refused: Backoff,
+    deleting: Backoff,
+}
+
+/// When something is to be done although nothing happened.
+#[derive(Debug)]
+struct Due {
+    connect: Instant,
+    turn: Option<Instant>,
+    resync: Instant,
+    heartbeat: Instant,
+}
+
+impl Controller {
+    /// Nothing has happened yet.
+    #[must_use]
+    pub fn new(config: Config, desired: Desired, metrics: Arc<Metrics>) -> Self {
+        let now = Instant::now();
+        let reconcile = Reconcile::new(config.rules.clone(), desired, Arc::clone(&metrics));
+        Self {
+            files: Files::new(config.dir.clone(), config.config.clone()),
+            told: Told::default(),
+            version: config.version,
+            pool: pool(&config.config),
+            docker: answer::DockerNews::default(),
+            haproxy: answer::HaproxyNews::default(),
+            begun: now,
+            listed: false,
+            wake: false,
+            event_at: None,
+            settled: false,
+            settled_since: None,
+            trouble: None,
+            waiting: 0,
+            due: Due {
+                connect: now,
+                turn: None,
+                resync: now + config.resync,
+                heartbeat: now + HEARTBEAT,
+            },
+            connecting: Backoff::new(CONNECT_PAUSE.0, CONNECT_PAUSE.1),
+            refused: Backoff::new(REFUSED_PAUSE.0, REFUSED_PAUSE.1),
+            deleting: Backoff::new(DELETION_PAUSE.0, DELETION_PAUSE.1),
+            link: None,
+            reconcile,
+            metrics,
+            config,
+        }
+    }
+
+    /// Goes round until `stop` is cancelled.
+    pub async fn run(&mut self, mut inputs: Inputs) {
+        while !inputs.stop.is_cancelled() {
+            self.work().await;
+            let next = self.next_due();
+            tokio::select! {
+                () = inputs.stop.cancelled() => break,
+                change = inputs.docker.recv() => match change {
+                    Some(change) => {
+                        self.take_change(change);
+                        while let Ok(change) = inputs.docker.try_recv() {
+                            self.take_change(change);
+                        }
+                    }
+                    // The watcher ends only with us.
+                    None => break,
+                },
+                Some(ask) = inputs.asks.recv() => self.answer(ask).await,
+                Some(news) = inputs.process.recv() => self.take_process(news),
+                Some(question) = inputs.configs.recv() => self.files.ask(question),
+                () = inputs.resync.notified() => self.due.resync = Instant::now(),
+                () = closed(self.link.as_mut()) => self.lost("HAProxy closed the connection".to_owned()),
+                () = sleep_until(next) => {}
+            }
+        }
+        // An open session would count as a request in flight.
+        self.link = None;
+    }
+
+    fn next_due(&self) -> Instant {
+        let mut next = self.begun + Duration::from_secs(365 * 24 * 3600);
+        if self.link.is_some() {
+            next = next.min(self.due.resync).min(self.due.heartbeat);
+            if self.listed {
+                next = self.due.turn.map_or(next, |due| next.min(due));
+            }
+        } else {
+            next = next.min(self.due.connect);
+        }
+        if !self.listed && self.files.is_asked() {
+            next = next.min(self.begun + FIRST_LIST_PATIENCE);
+        }
+        self.files.due().map_or(next, |due| next.min(due))
+    }
+
+    /// Does what is due.
+    async fn work(&mut self) {
+        let now = Instant::now();
+        if self.link.is_none() && self.listed && std::mem::take(&mut self.wake) {
+            self.suppose();
+        }
+        self.write_files(now).await;
+        if self.link.is_none() && now >= self.due.connect {
+            self.connect().await;
+        }
+        if self.link.is_some() {
+            if now >= self.due.resync {
+                self.resync().await;
+            }
+            if now >= self.due.heartbeat {
+                self.heartbeat().await;
+            }
+            if self.listed && (self.wake || self.due.turn.is_some_and(|due| now >= due)) {
+                self.turn().await;
+            }
+        }
+    }
+
+    /// While HAProxy is away: what should it start with?
+    fn suppose(&mut self) {
+        self.reconcile.suppose_applied(&self.pool);
+        self.files.changed(Instant::now(), true);
+        self.told.rejections(self.reconcile.desired());
+    }
+
+    async fn write_files(&mut self, now: Instant) {
+        let patient = now < self.begun + FIRST_LIST_PATIENCE;
+        if !self.files.is_due(now) || (!self.listed && patient) {
+            return;
+        }
+        if self.listed {
+            let state = self.reconcile.desired().state();
+            if let Err(error) = self.files.write(state).await {
+                self.metrics.error(ErrorKind::Configuration);
+                error!(%error, "the start-up configuration can't be written");
+            }
+        } else {
+            info!("Docker has not answered yet: HAProxy starts with what is on disk from last time");
+            self.files.keep();
+        }
+    }
+
+    async fn connect(&mut self) {
+        match Client::connect(&self.config.runtime_api, Timeouts::default()).await {
+            Ok(client) => {
+                self.connecting.reset();
+                info!(version = %client.version(), pid = client.pid(), "connected to HAProxy");
+                self.version = Some(client.version());
+                self.haproxy.connected(&client);
+                self.link = Some(Link::new(client));
+                let now = Instant::now();
+                self.due.resync = now + self.config.resync;
+                self.due.heartbeat = now + HEARTBEAT;
+                self.wake = true;
+            }
+            Err(error) => {
+                self.due.connect = Instant::now() + self.connecting.next();
+                if self.haproxy.failed(&error.to_string()) {
+                    self.metrics.error(ErrorKind::Haproxy);
+                    if error.is_retryable() {
+                        info!(%error, "HAProxy does not answer yet; hapilot goes on trying");
+                    } else {
+                        error!(%error, "HAProxy can't be used as it is; hapilot goes on trying");
+                    }
+                }
+            }
+        }
+    }
+
+    fn lost(&mut self, error: String) {
+        self.metrics.error(ErrorKind::Haproxy);
+        warn!(error, "the connection to HAProxy is lost");
+        self.haproxy.failed(&error);
+        self.link = None;
+        self.unsettle();
+        self.due.connect = Instant::now();
+        self.files.changed(Instant::now(), true);
+        self.wake = true;
+    }
+
+    async fn turn(&mut self) {
+        let Some(link) = self.link.as_mut() else { return };
+        self.wake = false;
+        self.due.turn = None;
+        let event_at = self.event_at.take();
+        let outcome = self.reconcile.turn(link).await;
+        self.metrics.turn();
+        self.told.rejections(self.reconcile.desired());
+        self.told.blocked(&self.reconcile.blocked());
+        match outcome {
+            Ok(turn) => {
+                if let (Some(at), 0) = (event_at, turn.failed) {
+                    self.metrics.event_to_ack(at.elapsed());
+                }
+                self.pool.clone_from(&link.observed().pool);
+                self.haproxy.reset_error();
+                self.trouble = None;
+                self.waiting = turn.waiting + turn.deferred;
+                if turn.done > 0 {
+                    self.files.changed(Instant::now(), false);
+                }
+                let now = Instant::now();
+                if turn.settled {
+                    self.refused.reset();
+                    self.settle();
+                } else {
+                    self.unsettle();
+                    self.due.turn = Some(now + self.refused.next());
+                }
+                if turn.settled && self.waiting > 0 {
+                    self.due.turn = Some(now + self.deleting.next());
+                } else {
+                    self.deleting.reset();
+                }
+            }
+            Err(error) => self.broke(error),
+        }
+    }
+
+    /// A turn or a reading could not be finished: whatever the reason, the
+    /// connection is given up, and everything is read again over a new one.
+    fn broke(&mut self, error: TurnError) {
+        let text = error.to_string();
+        self.lost(text.clone());
+        if self.trouble.as_ref() != Some(&text) {
+            error!(error = text, "HAProxy's state is not as hapilot wants it");
+        }
+        self.trouble = Some(text);
+        self.due.connect = Instant::now() + self.refused.next();
+    }
+
+    fn settle(&mut self) {
+        if !self.settled {
+            self.settled = true;
+            self.settled_since = Some(SystemTime::now());
+            info!(
+                servers = self.reconcile.desired().state().servers().count(),
+                "converged: HAProxy has what the containers ask for"
+            );
+        }
+    }
+
+    fn unsettle(&mut self) {
+        self.settled = false;
+        self.settled_since = None;
+    }
+
+    /// Looks at all of HAProxy's state: a hand on the socket is found out.
+    async fn resync(&mut self) {
+        self.due.resync = Instant::now() + self.config.resync;
+        self.metrics.resync();
+        self.observe().await;
+        self.wake = true;
+    }
+
+    async fn observe(&mut self) {
+        let Some(link) = self.link.as_mut() else { return };
+        if let Err(error) = self.reconcile.observe(link).await {
+            self.broke(error);
+        }
+    }
+
+    async fn heartbeat(&mut self) {
+        self.due.heartbeat = Instant::now() + HEARTBEAT;
+        let Some(link) = self.link.as_mut() else { return };
+        if let Err(error) = link.client_mut().heartbeat().await {
+            self.lost(error.to_string());
+        }
+    }
+
+    fn take_change(&mut self, change: Change) {
+        debug!(?change, "news from Docker");
+        let desired = self.reconcile.desired_mut();
+        match change {
+            Change::Snapshot { containers, .. } => {
+                desired.replace(containers);
+                self.listed = true;
+                self.wake = true;
+            }
+            Change::Update { changed, gone, unreadable, event_at, .. } => {
+                for id in &gone {
+                    desired.remove(id);
+                }
+                for container in changed {
+                    desired.set(container);
+                }
+                for (id, reason) in &unreadable {
+                    self.told.unreadable(id, reason);
+                }
+                self.event_at = Some(self.event_at.map_or(event_at, |at| at.min(event_at)));
+                self.wake = true;
+            }
+            Change::Connected { engine_version, .. } => self.docker.connected(engine_version),
+            Change::Disconnected { error } => {
+                self.metrics.error(ErrorKind::Docker);
+                self.docker.failed(error);
+            }
+        }
+    }
+
+    fn take_process(&mut self, news: ProcessNews) {
+        match news {
+            ProcessNews::Running { pid, adopted: true } => info!(pid, "took over the HAProxy that runs already"),
+            ProcessNews::Running { pid, adopted: false } => info!(pid, "HAProxy is started"),
+            ProcessNews::Ended(how) => warn!(how, "HAProxy ended; it is started again"),
+            ProcessNews::Failed(why) => {
+                if self.haproxy.failed(&why) {
+                    error!(error = why, "HAProxy can't be started; hapilot goes on trying");
+                }
+            }
+        }
+        if self.link.is_none() {
+            self.due.connect = Instant::now();
+        }
+    }
+}
+
+/// Waits until the peer closes an idle connection; for ever without one.
+async fn closed(link: Option<&mut Link>) {
+    match link {
+        Some(link) => link.client_mut().closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The pool that the start-up configuration brings.
+fn pool(config: &ConfigSettings) -> BTreeSet<BackendName> {
+    let names = |class: &ClassName| {
+        let class = class.clone();
+        (1..=config.pool_size).map(move |index| BackendName::pool(&class, index))
+    };
+    config.classes.iter().flat_map(names).collect()
+}
