@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::claim;
 use super::command::{Capabilities, Check, Command, ServerRef};
 use super::diff::Change;
 use super::name::{BackendName, ClassName, MapWord};
@@ -140,10 +141,10 @@ pub struct Ground<'a> {
 #[must_use]
 pub fn plan(changes: &[Change], ground: &Ground<'_>) -> Plan {
     let mut stages = Stages::default();
-    let added: BTreeSet<SocketAddr> = changes
+    let added: BTreeSet<Standing<'_>> = changes
         .iter()
         .filter_map(|change| match change {
-            Change::AddServer(_, server) => Some(server.address),
+            Change::AddServer(at, server) => standing(at, server),
             _ => None,
         })
         .collect();
@@ -151,6 +152,15 @@ pub fn plan(changes: &[Change], ground: &Ground<'_>) -> Plan {
         stages.put(change, ground, &added);
     }
     stages.into_plan()
+}
+
+/// A container (its short identifier) at an address. An address alone says
+/// nothing: Docker hands it on at once.
+type Standing<'a> = (&'a str, SocketAddr);
+
+/// The container behind a server; `None` for a server that hapilot didn't name.
+fn standing<'a>(at: &'a ServerRef, server: &Server) -> Option<Standing<'a>> {
+    Some((claim::id_of_server(&at.server)?, server.address))
 }
 
 /// The parts of a plan, in the order in which they are sent.
@@ -184,7 +194,7 @@ impl Stages {
         Plan { steps: stages.into_iter().flatten().collect(), waiting: self.waiting }
     }
 
-    fn put(&mut self, change: &Change, ground: &Ground<'_>, added: &BTreeSet<SocketAddr>) {
+    fn put(&mut self, change: &Change, ground: &Ground<'_>, added: &BTreeSet<Standing<'_>>) {
         match change {
             Change::AddBackend(backend) => self.add_backend(backend, ground),
             Change::RemoveBackend(backend) => self.remove_backend(backend, ground),
@@ -193,7 +203,7 @@ impl Stages {
             Change::RemoveServer(server, from) => {
                 // The same container, under another backend: it lives, so it
                 // serves until the host has moved.
-                let lives = added.contains(&from.address);
+                let lives = standing(server, from).is_some_and(|standing| added.contains(&standing));
                 self.remove_server(server, from, ground, lives);
             }
             Change::AddEntry(map, key, value) => {
