@@ -229,6 +229,15 @@ impl Desired {
             }
             backends.insert(backend);
         }
+        // What came back only now is for those who wait for it. Nothing else
+        // may happen that would make anybody look again.
+        if self.slots.free() > 0 {
+            let blocked: Vec<BackendKey> = self.blocked.keys().cloned().collect();
+            for key in blocked {
+                hosts.insert(MapWord::from(&key.host));
+                backends.extend(self.compute_key(&key, observed));
+            }
+        }
         for backend in &backends {
             self.write_name(backend);
         }
