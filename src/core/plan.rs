@@ -148,8 +148,9 @@ pub fn plan(changes: &[Change], ground: &Ground<'_>) -> Plan {
             _ => None,
         })
         .collect();
+    let filling: BTreeSet<&BackendName> = changes.iter().filter_map(becomes_ready).collect();
     for change in changes {
-        stages.put(change, ground, &added);
+        stages.put(change, ground, &added, &filling);
     }
     stages.into_plan()
 }
@@ -161,6 +162,19 @@ type Standing<'a> = (&'a str, SocketAddr);
 /// The container behind a server; `None` for a server that hapilot didn't name.
 fn standing<'a>(at: &'a ServerRef, server: &Server) -> Option<Standing<'a>> {
     Some((claim::id_of_server(&at.server)?, server.address))
+}
+
+/// The backend in which a server takes traffic that took none there before.
+fn becomes_ready(change: &Change) -> Option<&BackendName> {
+    match change {
+        Change::AddServer(at, to) if to.admin == Admin::Ready => Some(&at.backend),
+        Change::ChangeServer { server, from, to }
+            if to.admin == Admin::Ready && (from.admin != Admin::Ready || from.address != to.address) =>
+        {
+            Some(&server.backend)
+        }
+        _ => None,
+    }
 }
 
 /// The parts of a plan, in the order in which they are sent.
@@ -194,12 +208,20 @@ impl Stages {
         Plan { steps: stages.into_iter().flatten().collect(), waiting: self.waiting }
     }
 
-    fn put(&mut self, change: &Change, ground: &Ground<'_>, added: &BTreeSet<Standing<'_>>) {
+    fn put(
+        &mut self,
+        change: &Change,
+        ground: &Ground<'_>,
+        added: &BTreeSet<Standing<'_>>,
+        filling: &BTreeSet<&BackendName>,
+    ) {
         match change {
             Change::AddBackend(backend) => self.add_backend(backend, ground),
             Change::RemoveBackend(backend) => self.remove_backend(backend, ground),
             Change::AddServer(server, to) => self.add_server(server, to, ground),
-            Change::ChangeServer { server, from, to } => self.change_server(server, from, to),
+            Change::ChangeServer { server, from, to } => {
+                self.change_server(server, from, to, filling.contains(&server.backend));
+            }
             Change::RemoveServer(server, from) => {
                 // The same container, under another backend: it lives, so it
                 // serves until the host has moved.
@@ -274,7 +296,7 @@ impl Stages {
         }
     }
 
-    fn change_server(&mut self, server: &ServerRef, from: &Server, to: &Server) {
+    fn change_server(&mut self, server: &ServerRef, from: &Server, to: &Server, filling: bool) {
         let set = |admin| Command::SetServerState { server: server.clone(), admin };
         if from.address != to.address {
             // It may take traffic again when its new address has been read back:
@@ -292,7 +314,12 @@ impl Stages {
             let command = Command::SetServerWeight { server: server.clone(), weight: to.weight };
             self.make.push(Step { command, reason });
         }
-        if from.admin != to.admin {
+        if from.admin == Admin::Ready && to.admin == Admin::Drain && filling {
+            // HAProxy may refuse one of the better ones, or it is moving and
+            // not ready before the next plan.
+            let reason = "better ones are on their way";
+            self.waiting.push(Waiting { server: server.clone(), reason });
+        } else if from.admin != to.admin {
             let stage = match to.admin {
                 // A server that can't answer leaves at once; one that is merely
                 // worse than others leaves when they have joined.
