@@ -327,6 +327,11 @@ impl Stages {
                 Admin::Drain => &mut self.retire,
                 Admin::Ready => &mut self.make,
             };
+            if from.admin == Admin::Maint {
+                // A plan may have been cut off before it could: whether a check
+                // is enabled can't be read back, and twice does no harm.
+                stage.push(Step { command: Command::EnableHealth { server: server.clone() }, reason });
+            }
             stage.push(Step { command: set(to.admin), reason });
         }
     }

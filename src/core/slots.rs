@@ -44,23 +44,23 @@ impl Slots {
         let leading = leading_hosts(observed);
         let mut doubtful = Vec::new();
         for backend in &observed.pool {
-            let named = names.and_then(|names| names.get(backend.as_str()));
+            let noted = names.and_then(|names| names.get(backend.as_str()));
             let hosts = leading.get(backend.as_str()).map(Vec::as_slice).unwrap_or_default();
-            match named {
+            match noted {
                 Some(service) if hosts.is_empty() || hosts.contains(&service) => {
                     slots.lend(backend.clone(), service.clone());
                 }
-                _ => doubtful.push((backend, named, hosts)),
+                _ => doubtful.push((backend, noted, hosts)),
             }
         }
         // A hand took the note away or changed it. Whom visitors reach there
         // keeps it: moving a host needs a free backend, and there may be none.
-        for (backend, named, hosts) in doubtful {
+        for (backend, noted, hosts) in doubtful {
             let class = backend.class().unwrap_or_default();
             let homeless =
                 |host: &&&MapWord| !slots.holders.contains_key(&(class.to_owned(), (**host).clone()));
             let heir = hosts.iter().find(homeless).copied().filter(|_| has_servers(observed, backend));
-            if let Some(service) = heir.or(named).cloned() {
+            if let Some(service) = heir.or(noted).cloned() {
                 slots.lend(backend.clone(), service);
             } else if !has_servers(observed, backend) {
                 slots.free.insert(backend.clone());
