@@ -407,7 +407,7 @@ impl Controller {
                 for (id, reason) in &unreadable {
                     self.told.unreadable(id, reason);
                 }
-                desired.replace(containers, &unreadable.into_iter().map(|(id, _)| id).collect());
+                desired.replace_readable(containers, &unreadable.into_iter().map(|(id, _)| id).collect());
                 self.listed = true;
                 self.wake = true;
             }

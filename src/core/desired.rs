@@ -143,9 +143,15 @@ impl Desired {
         }
     }
 
-    /// Takes a full list: what is neither in it nor among `unreadable` is gone.
-    /// Of the latter the last known facts stay in force.
-    pub fn replace(&mut self, containers: Vec<Container>, unreadable: &BTreeSet<ContainerId>) {
+    /// Takes a full list: what is not in it is gone.
+    pub fn replace(&mut self, containers: Vec<Container>) {
+        self.replace_readable(containers, &BTreeSet::new());
+    }
+
+    /// Takes a full list of those that could be read: what is neither in it nor
+    /// among `unreadable` is gone. Of the latter the last known facts stay in
+    /// force.
+    pub fn replace_readable(&mut self, containers: Vec<Container>, unreadable: &BTreeSet<ContainerId>) {
         let listed: BTreeSet<&ContainerId> = containers.iter().map(|c| &c.id).chain(unreadable).collect();
         let gone: Vec<ContainerId> = self.tenants.keys().filter(|id| !listed.contains(id)).cloned().collect();
         for id in gone {
