@@ -92,6 +92,7 @@ pub struct Inputs {
 
 /// The loop's memory.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent: no state machine hides in them")]
 pub struct Controller {
     config: Config,
     reconcile: Reconcile,
@@ -343,13 +344,13 @@ impl Controller {
                     self.deleting.reset();
                 }
             }
-            Err(error) => self.broke(error),
+            Err(error) => self.broke(&error),
         }
     }
 
     /// A turn or a reading could not be finished: whatever the reason, the
     /// connection is given up, and everything is read again over a new one.
-    fn broke(&mut self, error: TurnError) {
+    fn broke(&mut self, error: &TurnError) {
         let text = error.to_string();
         self.lost(&text);
         if self.trouble.as_ref() != Some(&text) {
@@ -380,13 +381,13 @@ impl Controller {
         self.due.resync = Instant::now() + self.config.resync;
         self.metrics.resync();
         self.observe().await;
-        self.wake = true;
     }
 
     async fn observe(&mut self) {
         let Some(link) = self.link.as_mut() else { return };
-        if let Err(error) = self.reconcile.observe(link).await {
-            self.broke(error);
+        match self.reconcile.observe(link).await {
+            Ok(news) => self.wake |= news,
+            Err(error) => self.broke(&error),
         }
     }
 
