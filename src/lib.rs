@@ -14,3 +14,27 @@
 //! `reconcile` takes one turn through this picture, `controller` decides when.
 
 pub mod core;
+
+pub mod docker;
+pub mod runtime_api;
+
+pub mod haproxy_config;
+pub mod haproxy_process;
+
+pub mod apply;
+pub mod observe;
+pub mod reconcile;
+
+pub mod controller;
+
+pub mod admin;
+pub mod backoff;
+pub mod cli;
+pub mod logging;
+pub mod metrics;
+pub mod report;
+pub mod run;
+pub mod settings;
+pub mod shutdown;
+
+pub use run::{RunError, render, run};

@@ -16,7 +16,7 @@ use crate::core::name::{BackendName, ClassName};
 use crate::core::plan::{self, Ground, Plan, RemovalFacts};
 use crate::core::simulate::simulate;
 use crate::core::state::{Admin, Observed};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Outcome};
 use crate::observe::{ObserveError, Operational, observe, observe_backend, removal_facts};
 use crate::runtime_api::{Client, ClientError, Verdict};
 
@@ -78,6 +78,12 @@ impl Link {
     #[must_use]
     pub fn observed(&self) -> &Observed {
         &self.observed
+    }
+
+    /// Whether that was read from HAProxy and nothing speaks against it.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     /// Health of the servers at the last full reading.
@@ -276,7 +282,7 @@ impl Reconcile {
         let applied = apply(&mut link.client, plan).await;
         let mut pass = Pass::default();
         for (step, verdict) in plan.steps.iter().zip(&applied.verdicts) {
-            self.metrics.command(step.command.class(), verdict.outcome());
+            self.metrics.command(&step.command, outcome(verdict));
             match verdict {
                 Verdict::Done => {
                     pass.done += 1;
@@ -304,10 +310,20 @@ impl Reconcile {
                 }
             }
         }
-        match applied.error {
-            Some(error) => Err(error.into()),
-            None => Ok(pass),
+        let Some(error) = applied.error else { return Ok(pass) };
+        for step in plan.steps.iter().skip(applied.verdicts.len()) {
+            self.metrics.command(&step.command, Outcome::Unanswered);
         }
+        Err(error.into())
+    }
+}
+
+fn outcome(verdict: &Verdict) -> Outcome {
+    match verdict {
+        Verdict::Done => Outcome::Done,
+        Verdict::Deferred(_) => Outcome::Deferred,
+        Verdict::AlreadySo(_) => Outcome::Stale,
+        Verdict::Refused(_) => Outcome::Refused,
     }
 }
 

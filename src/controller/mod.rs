@@ -10,9 +10,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -24,17 +24,17 @@ use crate::core::desired::Desired;
 use crate::core::name::{BackendName, ClassName};
 use crate::core::state::Observed;
 use crate::docker::watch::Change;
-use crate::haproxy_config::{ConfigSettings, RenderedConfig, render};
+use crate::haproxy_config::ConfigSettings;
+use crate::haproxy_process::{ConfigQuestion, ProcessNews};
 use crate::metrics::{ErrorKind, Metrics};
 use crate::reconcile::{Link, Reconcile, Rules, TurnError};
 use crate::report::Mode;
-use crate::runtime_api::{Client, ClientError, RuntimeApiAddress, Timeouts};
+use crate::runtime_api::{Client, RuntimeApiAddress, Timeouts};
 
 mod answer;
 mod files;
 mod told;
 
-pub use files::ConfigQuestion;
 use files::Files;
 use told::Told;
 
@@ -52,22 +52,6 @@ const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duratio
 /// Between two attempts at a deletion that HAProxy put off.
 const DELETION_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// What the process that is HAProxy did (spawn mode).
-#[derive(Debug)]
-pub enum ProcessNews {
-    /// It answers.
-    Running {
-        /// Its process number.
-        pid: u32,
-        /// It was started by an earlier hapilot.
-        adopted: bool,
-    },
-    /// It ended, and is being started again.
-    Ended(String),
-    /// It could not be started, and is tried again.
-    Failed(String),
-}
-
 /// What the loop works with.
 #[derive(Debug)]
 pub struct Config {
@@ -83,6 +67,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// HAProxy's version where it is known before the first connection.
     pub version: Option<Version>,
+    /// The program that must accept a configuration before it is started with it.
+    pub checker: Option<PathBuf>,
     /// Between two looks at all of HAProxy's state.
     pub resync: Duration,
 }
@@ -120,6 +106,8 @@ pub struct Controller {
     docker: answer::DockerNews,
     haproxy: answer::HaproxyNews,
     begun: Instant,
+    /// HAProxy's process runs (spawn), or is somebody else's care (attach).
+    running: bool,
     /// The first list has arrived: from now on an absent container is gone.
     listed: bool,
     /// Something may have to be done.
@@ -151,15 +139,26 @@ impl Controller {
     #[must_use]
     pub fn new(config: Config, desired: Desired, metrics: Arc<Metrics>) -> Self {
         let now = Instant::now();
-        let reconcile = Reconcile::new(config.rules.clone(), desired, Arc::clone(&metrics));
+        let mut reconcile = Reconcile::new(config.rules.clone(), desired, Arc::clone(&metrics));
+        let pool = pool(&config.config);
+        // What HAProxy starts with, if it does not run yet. While its version is
+        // not known, the pool serves: that works with every version.
+        let capabilities = config.version.and_then(Capabilities::of).unwrap_or(Capabilities::LEAST);
+        reconcile.suppose(&Observed { pool: pool.clone(), ..Observed::default() }, capabilities);
+        let mut files = Files::new(config.dir.clone(), config.config.clone(), config.checker.clone());
+        if config.mode == Mode::Attach {
+            // Nobody asks for it there: HAProxy waits for the file.
+            files.changed(now, true);
+        }
         Self {
-            files: Files::new(config.dir.clone(), config.config.clone()),
+            files,
             told: Told::default(),
             version: config.version,
-            pool: pool(&config.config),
+            pool,
             docker: answer::DockerNews::default(),
             haproxy: answer::HaproxyNews::default(),
             begun: now,
+            running: config.mode == Mode::Attach,
             listed: false,
             wake: false,
             event_at: None,
@@ -167,12 +166,7 @@ impl Controller {
             settled_since: None,
             trouble: None,
             waiting: 0,
-            due: Due {
-                connect: now,
-                turn: None,
-                resync: now + config.resync,
-                heartbeat: now + HEARTBEAT,
-            },
+            due: Due { connect: now, turn: None, resync: now + config.resync, heartbeat: now + HEARTBEAT },
             connecting: Backoff::new(CONNECT_PAUSE.0, CONNECT_PAUSE.1),
             refused: Backoff::new(REFUSED_PAUSE.0, REFUSED_PAUSE.1),
             deleting: Backoff::new(DELETION_PAUSE.0, DELETION_PAUSE.1),
@@ -204,7 +198,7 @@ impl Controller {
                 Some(news) = inputs.process.recv() => self.take_process(news),
                 Some(question) = inputs.configs.recv() => self.files.ask(question),
                 () = inputs.resync.notified() => self.due.resync = Instant::now(),
-                () = closed(self.link.as_mut()) => self.lost("HAProxy closed the connection".to_owned()),
+                () = closed(self.link.as_mut()) => self.lost("HAProxy closed the connection"),
                 () = sleep_until(next) => {}
             }
         }
@@ -219,13 +213,12 @@ impl Controller {
             if self.listed {
                 next = self.due.turn.map_or(next, |due| next.min(due));
             }
-        } else {
+        } else if self.running {
             next = next.min(self.due.connect);
         }
-        if !self.listed && self.files.is_asked() {
-            next = next.min(self.begun + FIRST_LIST_PATIENCE);
-        }
-        self.files.due().map_or(next, |due| next.min(due))
+        // Before the first list there is nothing to write, for a while.
+        let not_before = if self.listed { self.begun } else { self.begun + FIRST_LIST_PATIENCE };
+        self.files.due().map_or(next, |due| next.min(due.max(not_before)))
     }
 
     /// Does what is due.
@@ -235,7 +228,7 @@ impl Controller {
             self.suppose();
         }
         self.write_files(now).await;
-        if self.link.is_none() && now >= self.due.connect {
+        if self.link.is_none() && self.running && now >= self.due.connect {
             self.connect().await;
         }
         if self.link.is_some() {
@@ -255,23 +248,23 @@ impl Controller {
     fn suppose(&mut self) {
         self.reconcile.suppose_applied(&self.pool);
         self.files.changed(Instant::now(), true);
-        self.told.rejections(self.reconcile.desired());
+        self.told.rejections(self.reconcile.desired_mut());
     }
 
     async fn write_files(&mut self, now: Instant) {
-        let patient = now < self.begun + FIRST_LIST_PATIENCE;
-        if !self.files.is_due(now) || (!self.listed && patient) {
+        let patient = !self.listed && now < self.begun + FIRST_LIST_PATIENCE;
+        if patient || self.files.due().is_none_or(|due| now < due) {
             return;
         }
-        if self.listed {
-            let state = self.reconcile.desired().state();
-            if let Err(error) = self.files.write(state).await {
-                self.metrics.error(ErrorKind::Configuration);
-                error!(%error, "the start-up configuration can't be written");
-            }
+        let written = if self.listed {
+            self.files.write(self.reconcile.desired().state()).await
         } else {
             info!("Docker has not answered yet: HAProxy starts with what is on disk from last time");
-            self.files.keep();
+            self.files.keep().await
+        };
+        if let Err(error) = written {
+            self.metrics.error(ErrorKind::Configuration);
+            error!(error, "the start-up configuration can't be written; the old one is kept");
         }
     }
 
@@ -302,11 +295,15 @@ impl Controller {
         }
     }
 
-    fn lost(&mut self, error: String) {
-        self.metrics.error(ErrorKind::Haproxy);
-        warn!(error, "the connection to HAProxy is lost");
-        self.haproxy.failed(&error);
-        self.link = None;
+    fn lost(&mut self, error: &str) {
+        self.haproxy.failed(error);
+        if let Some(link) = self.link.take() {
+            self.metrics.error(ErrorKind::Haproxy);
+            warn!(error, "the connection to HAProxy is lost");
+            if link.is_fresh() {
+                self.pool.clone_from(&link.observed().pool);
+            }
+        }
         self.unsettle();
         self.due.connect = Instant::now();
         self.files.changed(Instant::now(), true);
@@ -320,15 +317,13 @@ impl Controller {
         let event_at = self.event_at.take();
         let outcome = self.reconcile.turn(link).await;
         self.metrics.turn();
-        self.told.rejections(self.reconcile.desired());
+        self.told.rejections(self.reconcile.desired_mut());
         self.told.blocked(&self.reconcile.blocked());
         match outcome {
             Ok(turn) => {
                 if let (Some(at), 0) = (event_at, turn.failed) {
                     self.metrics.event_to_ack(at.elapsed());
                 }
-                self.pool.clone_from(&link.observed().pool);
-                self.haproxy.reset_error();
                 self.trouble = None;
                 self.waiting = turn.waiting + turn.deferred;
                 if turn.done > 0 {
@@ -356,7 +351,7 @@ impl Controller {
     /// connection is given up, and everything is read again over a new one.
     fn broke(&mut self, error: TurnError) {
         let text = error.to_string();
-        self.lost(text.clone());
+        self.lost(&text);
         if self.trouble.as_ref() != Some(&text) {
             error!(error = text, "HAProxy's state is not as hapilot wants it");
         }
@@ -399,7 +394,7 @@ impl Controller {
         self.due.heartbeat = Instant::now() + HEARTBEAT;
         let Some(link) = self.link.as_mut() else { return };
         if let Err(error) = link.client_mut().heartbeat().await {
-            self.lost(error.to_string());
+            self.lost(&error.to_string());
         }
     }
 
@@ -407,16 +402,22 @@ impl Controller {
         debug!(?change, "news from Docker");
         let desired = self.reconcile.desired_mut();
         match change {
-            Change::Snapshot { containers, .. } => {
-                desired.replace(containers);
+            Change::Snapshot { containers, unreadable, .. } => {
+                self.told.all_readable();
+                for (id, reason) in &unreadable {
+                    self.told.unreadable(id, reason);
+                }
+                desired.replace_readable(containers, &unreadable.into_iter().map(|(id, _)| id).collect());
                 self.listed = true;
                 self.wake = true;
             }
             Change::Update { changed, gone, unreadable, event_at, .. } => {
                 for id in &gone {
+                    self.told.readable(id);
                     desired.remove(id);
                 }
                 for container in changed {
+                    self.told.readable(&container.id);
                     desired.set(container);
                 }
                 for (id, reason) in &unreadable {
@@ -425,7 +426,10 @@ impl Controller {
                 self.event_at = Some(self.event_at.map_or(event_at, |at| at.min(event_at)));
                 self.wake = true;
             }
-            Change::Connected { engine_version, .. } => self.docker.connected(engine_version),
+            Change::Connected { engine_version, api_version } => {
+                debug!(engine_version, api_version, "connected to Docker");
+                self.docker.connected(engine_version);
+            }
             Change::Disconnected { error } => {
                 self.metrics.error(ErrorKind::Docker);
                 self.docker.failed(error);
@@ -434,18 +438,23 @@ impl Controller {
     }
 
     fn take_process(&mut self, news: ProcessNews) {
+        self.running = matches!(news, ProcessNews::Running { .. });
         match news {
-            ProcessNews::Running { pid, adopted: true } => info!(pid, "took over the HAProxy that runs already"),
-            ProcessNews::Running { pid, adopted: false } => info!(pid, "HAProxy is started"),
-            ProcessNews::Ended(how) => warn!(how, "HAProxy ended; it is started again"),
+            ProcessNews::Running { pid, adopted } => {
+                let how =
+                    if adopted { "took over the HAProxy that runs already" } else { "HAProxy is started" };
+                info!(pid, "{how}");
+                self.due.connect = Instant::now();
+            }
+            ProcessNews::Ended(how) => {
+                warn!(how, "HAProxy ended; it is started again");
+                self.lost(&how);
+            }
             ProcessNews::Failed(why) => {
                 if self.haproxy.failed(&why) {
                     error!(error = why, "HAProxy can't be started; hapilot goes on trying");
                 }
             }
-        }
-        if self.link.is_none() {
-            self.due.connect = Instant::now();
         }
     }
 }

@@ -154,28 +154,6 @@ pub enum Command {
 }
 
 impl Command {
-    /// The command class, for metrics.
-    #[must_use]
-    pub fn class(&self) -> &'static str {
-        match self {
-            Self::AddBackend { .. } => "add_backend",
-            Self::PublishBackend { .. } => "publish_backend",
-            Self::UnpublishBackend { .. } => "unpublish_backend",
-            Self::DelBackend { .. } => "del_backend",
-            Self::AddServer { .. } => "add_server",
-            Self::EnableHealth { .. } => "enable_health",
-            Self::SetServerState { .. } => "set_server_state",
-            Self::SetServerAddress { .. } => "set_server_addr",
-            Self::SetServerWeight { .. } => "set_server_weight",
-            Self::ShutdownSessions { .. } => "shutdown_sessions",
-            Self::DelServer { .. } => "del_server",
-            Self::AddMap { .. } => "add_map",
-            Self::SetMap { .. } => "set_map",
-            Self::DelMap { .. } => "del_map",
-            Self::DelMapEntry { .. } => "del_map_entry",
-        }
-    }
-
     /// The server it is about, if it is about one.
     #[must_use]
     pub fn server(&self) -> Option<&ServerRef> {
@@ -281,6 +259,9 @@ impl std::fmt::Display for Version {
 pub const OLDEST: Version = Version { major: 2, minor: 6, patch: 0 };
 
 impl Capabilities {
+    /// What every version can do: good to assume while the version is not known.
+    pub const LEAST: Self = Self { add_backend: false, prompt_deletion: false, pools_by_default: false };
+
     /// The table of differences; `None` for a version older than [`OLDEST`].
     #[must_use]
     pub fn of(version: Version) -> Option<Self> {

@@ -73,7 +73,7 @@ impl Scope {
 }
 
 /// Something that can't be done although its container asked correctly.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
 pub struct Blocked {
     /// The host.
     pub what: String,
@@ -112,6 +112,8 @@ pub struct Desired {
     blocked: BTreeMap<BackendKey, String>,
     dirty: BTreeSet<BackendKey>,
     all_dirty: bool,
+    /// Containers whose rejections may have changed.
+    touched: BTreeSet<ContainerId>,
 }
 
 impl Desired {
@@ -137,12 +139,20 @@ impl Desired {
             blocked: BTreeMap::new(),
             dirty: BTreeSet::new(),
             all_dirty: true,
+            touched: BTreeSet::new(),
         }
     }
 
     /// Takes a full list: what is not in it is gone.
     pub fn replace(&mut self, containers: Vec<Container>) {
-        let listed: BTreeSet<ContainerId> = containers.iter().map(|c| c.id.clone()).collect();
+        self.replace_readable(containers, &BTreeSet::new());
+    }
+
+    /// Takes a full list of those that could be read: what is neither in it nor
+    /// among `unreadable` is gone. Of the latter the last known facts stay in
+    /// force.
+    pub fn replace_readable(&mut self, containers: Vec<Container>, unreadable: &BTreeSet<ContainerId>) {
+        let listed: BTreeSet<&ContainerId> = containers.iter().map(|c| &c.id).chain(unreadable).collect();
         let gone: Vec<ContainerId> = self.tenants.keys().filter(|id| !listed.contains(id)).cloned().collect();
         for id in gone {
             self.remove(&id);
@@ -268,6 +278,11 @@ impl Desired {
         self.tenants.get(id).map(|tenant| self.rejections_of(tenant)).unwrap_or_default()
     }
 
+    /// The containers whose rejections may have changed since the last call.
+    pub fn take_touched(&mut self) -> BTreeSet<ContainerId> {
+        std::mem::take(&mut self.touched)
+    }
+
     /// What is blocked, and why.
     #[must_use]
     pub fn blocked(&self) -> Vec<Blocked> {
@@ -306,6 +321,7 @@ impl Desired {
 
     /// Takes a container out of every index.
     fn detach(&mut self, id: &ContainerId) {
+        self.touched.insert(id.clone());
         let Some(tenant) = self.tenants.get(id) else { return };
         let keys: Vec<BackendKey> = tenant.claims.iter().map(|claim| claim.key.clone()).collect();
         let address = tenant.address;
@@ -324,6 +340,7 @@ impl Desired {
 
     /// Finds a container's address anew.
     fn resolve(&mut self, id: &ContainerId) {
+        self.touched.insert(id.clone());
         let Some(tenant) = self.tenants.get(id) else { return };
         let lookup = |other: &ContainerId| self.tenants.get(other).map(|tenant| &*tenant.container);
         let found = endpoint::address(&tenant.container, &self.vantage, self.prefer_ipv6, lookup);
@@ -389,7 +406,9 @@ impl Desired {
 
     /// Everyone who has (or had) a part in an address is to be looked at again.
     fn touch_address(&mut self, address: IpAddr) {
-        let sharers = self.by_address.get(&address).into_iter().flatten();
+        let Some(sharers) = self.by_address.get(&address) else { return };
+        self.touched.extend(sharers.iter().cloned());
+        let sharers = sharers.iter();
         let keys = sharers.filter_map(|id| self.tenants.get(id)).flat_map(|tenant| &tenant.claims);
         self.dirty.extend(keys.map(|claim| claim.key.clone()));
     }

@@ -14,7 +14,7 @@
 //!    allows it at this moment; the rest is left for a later turn.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -136,6 +136,13 @@ pub struct Ground<'a> {
     /// is (retries + 1) × (1 s + `timeout connect`).
     pub quarantine: Duration,
 }
+
+/// Where a server is pointed before it is deleted on an HAProxy without prompt
+/// deletion (the discard port, where nobody listens). The idle connections that
+/// it keeps forbid its deletion there for as long as its backend has load, and
+/// only a change of address closes them (seen on 2.6.12: maint, and maint again,
+/// don't).
+const DISCARD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
 
 /// Puts the changes in order.
 #[must_use]
@@ -346,6 +353,10 @@ impl Stages {
         if let Some(reason) = keeps_from_deletion(server, from, ground) {
             self.waiting.push(Waiting { server: server.clone(), reason });
             return;
+        }
+        if !ground.capabilities.prompt_deletion && from.address != DISCARD {
+            let command = Command::SetServerAddress { server: server.clone(), address: DISCARD };
+            self.clear_servers.push(Step { command, reason });
         }
         self.clear_servers.push(Step { command: Command::DelServer { server: server.clone() }, reason });
     }

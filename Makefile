@@ -1,0 +1,42 @@
+# What a person types. The longer steps are scripts under compose/setup and tests/setup.
+
+export CARGO_TARGET_DIR := $(CURDIR)/target
+
+.PHONY: help build setup demo demo-down test bench fmt lint audit
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## hapilot and the sample service, optimised
+	cargo build --release --locked --bin hapilot --example sample-backend
+
+demo: build ## HAProxy, hapilot and three sample services, on this machine
+	compose/setup/demo.sh up
+
+demo-down: ## removes all that the demo made
+	compose/setup/demo.sh down
+
+setup: build ## what the tests need: tools, HAProxy 2.6 to 3.4, a Docker engine, images
+	tests/setup/tools.sh
+	tests/setup/haproxy.sh
+	compose/setup/engine.sh
+	compose/setup/images.sh
+
+test: setup ## all tests
+	cargo nextest run --locked --all-targets --no-fail-fast --retries 0
+	cargo test --doc --locked
+
+bench: build ## the benchmarks, with real HAProxy
+	tests/setup/haproxy.sh
+	cargo bench --locked
+
+fmt: ## formats the code
+	cargo fmt --all
+
+lint: ## formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --all-targets --locked -- -D warnings
+
+audit: ## licences, sources, advisories of the dependencies
+	tests/setup/audit.sh

@@ -1,0 +1,254 @@
+//! The command line: names, help texts and environment variables of every flag.
+//!
+//! What lives here: clap, and texts as they were typed. What it must not know:
+//! what a value means (`settings`), and how anything is done. Every value is a
+//! plain string, so that each error about a value is worded in one place.
+
+#![allow(
+    clippy::doc_markdown,
+    rustdoc::bare_urls,
+    rustdoc::invalid_html_tags,
+    reason = "doc comments of flags are help texts, read in a terminal"
+)]
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::defaults;
+
+/// Exit codes. `2` is left out on purpose: Docker reserves it for health checks.
+pub mod exit {
+    /// Done; for `check`: all is well.
+    pub const WELL: u8 = 0;
+    /// `check`: HAProxy and Docker answer, but not everything is in place.
+    /// `run`, `render`: it failed, the line on stderr says why.
+    pub const FAILED: u8 = 1;
+    /// `check`: HAProxy does not answer hapilot.
+    pub const HAPROXY_SILENT: u8 = 3;
+    /// `status`, `plan`, `check`: hapilot does not answer on its socket.
+    pub const HAPILOT_SILENT: u8 = 4;
+    /// `check`: what hapilot knows is out of date (the Docker engine is lost).
+    pub const STALE: u8 = 5;
+    /// A flag or a variable is wrong (`EX_USAGE` of sysexits.h).
+    pub const USAGE: u8 = 64;
+    /// A second signal cut the shutdown short (128 + SIGINT, as shells count).
+    pub const ABORTED: u8 = 130;
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  hapilot run                                      HAProxy as hapilot's child, on port 80
+  hapilot run --http 0.0.0.0:8080 --dir /tmp/hp    another port, another directory
+  hapilot run --runtime-api /run/hapilot/haproxy.sock --haproxy-container edge
+                                                   beside an HAProxy in the container `edge`
+  docker run -e VIRTUAL_HOST=shop.example nginx    a container that is then served
+  hapilot status                                   who is served where, and what is not
+
+Every flag can be given as the environment variable shown with it; a flag beats
+its variable, and an empty value counts as not given.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  hapilot run
+  hapilot run --docker tcp://10.0.0.5:2376 --docker-tls-verify --docker-cert-path /certs
+  hapilot run --haproxy /usr/sbin/haproxy --http '[::]:80' --admin 127.0.0.1:9000
+  hapilot run --runtime-api tcp:haproxy:9999 --haproxy-container edge
+
+Signals: SIGTERM or SIGINT ends it softly within --grace, a second one at once;
+SIGHUP looks at everything anew.
+Exit status: 0 ended by a signal, 1 failed, 64 a flag or variable is wrong,
+130 the end was cut short by a second signal.";
+
+const ANSWER_EXIT: &str = "\
+Exit status: 0 answered, 4 hapilot does not answer, 64 a flag or variable is wrong.";
+
+const RENDER_EXIT: &str = "\
+Exit status: 0 printed, 1 failed, 4 a running hapilot does not answer, 64 a flag or variable is wrong.";
+
+const CHECK_EXIT: &str = "\
+Exit status, for health checks and keepalived:
+  0   well: HAProxy and Docker answer, and nothing is left to do
+  1   not converged: something is still to be done
+  3   HAProxy does not answer
+  4   hapilot does not answer
+  5   stale: hapilot's knowledge is out of date (the Docker engine is lost)
+  64  a flag or variable is wrong
+
+Example, in a compose file:
+  healthcheck: { test: [\"CMD\", \"hapilot\", \"check\"], interval: 5s }";
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hapilot",
+    version,
+    about = "Drives a running HAProxy from Docker events through the Runtime API, without a reload",
+    after_help = EXAMPLES
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Action,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Watch Docker and keep HAProxy in step with it
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Show hosts, backends and servers, and what is rejected or blocked
+    #[command(after_help = ANSWER_EXIT)]
+    Status(ClientArgs),
+    /// Show the commands that would be sent to HAProxy now; sends nothing
+    #[command(after_help = ANSWER_EXIT)]
+    Plan(ClientArgs),
+    /// Print HAProxy's start-up configuration: that of the hapilot that runs on --dir, else from the flags
+    #[command(after_help = RENDER_EXIT)]
+    Render(RenderArgs),
+    /// Exit with 0 only if HAProxy answers and everything is in place
+    #[command(after_help = CHECK_EXIT)]
+    Check(ClientArgs),
+}
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// What to run, and how.
+    #[command(flatten)]
+    pub values: Values,
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Flags of `render`.
+#[derive(Debug, Args)]
+pub struct RenderArgs {
+    /// As for `run`.
+    #[command(flatten)]
+    pub values: Values,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags that shape what hapilot does, as typed.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Values {
+    /// Docker engine: unix:///PATH or tcp://HOST:PORT [default: unix:///var/run/docker.sock]
+    #[arg(long, value_name = "URL", env = "DOCKER_HOST", hide_env_values = true)]
+    pub docker: Vec<String>,
+
+    /// Talk TLS to a tcp:// engine and verify its certificate
+    #[arg(
+        long,
+        value_name = "1",
+        env = "DOCKER_TLS_VERIFY",
+        hide_env_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1"
+    )]
+    pub docker_tls_verify: Option<String>,
+
+    /// Directory with ca.pem, cert.pem and key.pem for TLS
+    #[arg(long, value_name = "DIR", env = "DOCKER_CERT_PATH", hide_env_values = true)]
+    pub docker_cert_path: Option<String>,
+
+    /// Start this HAProxy as a child [default: haproxy, from PATH]
+    #[arg(long, value_name = "PATH", env = "HAPILOT_HAPROXY", hide_env_values = true)]
+    pub haproxy: Option<String>,
+
+    /// Attach to a running HAProxy instead: /PATH of its admin socket, or tcp:HOST:PORT
+    #[arg(long, value_name = "SOCKET", env = "HAPILOT_RUNTIME_API", hide_env_values = true)]
+    pub runtime_api: Option<String>,
+
+    /// The container HAProxy runs in: its networks decide which address of a container is used [default: none,
+    /// HAProxy runs on the host]
+    #[arg(long, value_name = "NAME", env = "HAPILOT_HAPROXY_CONTAINER", hide_env_values = true)]
+    pub haproxy_container: Option<String>,
+
+    /// Where HAProxy listens for HTTP
+    #[arg(long, value_name = "ADDR:PORT", env = "HAPILOT_HTTP", hide_env_values = true, default_value = defaults::HTTP)]
+    pub http: String,
+
+    /// Directory for all that hapilot writes: configuration, maps, sockets
+    #[arg(long, value_name = "DIR", env = "HAPILOT_DIR", hide_env_values = true, default_value = defaults::DIR)]
+    pub dir: String,
+
+    /// Serve /live, /ready, /status and /metrics here too: ADDR:PORT or unix:/PATH [default: only <DIR>/hapilot.sock]
+    #[arg(long, value_name = "ADDRESS", env = "HAPILOT_ADMIN", hide_env_values = true)]
+    pub admin: Option<String>,
+
+    /// Empty backends kept for new hosts on HAProxy below 3.4
+    #[arg(long, value_name = "N", env = "HAPILOT_POOL_SIZE", hide_env_values = true, default_value = defaults::POOL_SIZE)]
+    pub pool_size: String,
+
+    /// How often everything is looked at anew without an event
+    #[arg(long, value_name = "DURATION", env = "HAPILOT_RESYNC", hide_env_values = true, default_value = defaults::RESYNC)]
+    pub resync: String,
+
+    /// How long requests in flight may take when HAProxy is stopped
+    #[arg(long, value_name = "DURATION", env = "HAPILOT_GRACE", hide_env_values = true, default_value = defaults::GRACE)]
+    pub grace: String,
+
+    /// Use a container's IPv6 address where it has one
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "HAPILOT_PREFER_IPV6",
+        hide_env_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub prefer_ipv6: Option<String>,
+}
+
+/// Flags of logging, as typed.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LogArgs {
+    /// text: one readable line per event; json: one object per event
+    #[arg(long, value_name = "text|json", env = "HAPILOT_LOG_FORMAT", hide_env_values = true, default_value = defaults::LOG_FORMAT)]
+    pub log_format: String,
+
+    /// error, warn, info, debug, trace, off; or per module: info,hapilot::docker=debug
+    #[arg(long, value_name = "LEVEL", env = "HAPILOT_LOG", hide_env_values = true, default_value = defaults::LOG_LEVEL)]
+    pub log_level: String,
+}
+
+/// Flags of the subcommands that ask a running hapilot.
+#[derive(Debug, Clone, Args)]
+pub struct ClientArgs {
+    /// Directory of the running hapilot
+    #[arg(long, value_name = "DIR", env = "HAPILOT_DIR", hide_env_values = true, default_value = defaults::DIR)]
+    pub dir: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_a_variable() {
+        let command = Cli::command();
+        for action in command.get_subcommands() {
+            for arg in action.get_arguments() {
+                let id = arg.get_id().as_str();
+                if !matches!(id, "json" | "help" | "version") {
+                    assert!(arg.get_env().is_some(), "{} of {} has no variable", id, action.get_name());
+                }
+            }
+        }
+    }
+}

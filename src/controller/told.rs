@@ -1,0 +1,80 @@
+//! What has been said in the log already, so that it is said once.
+//!
+//! What lives here: memory of complaints. What it must not know: what they mean.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracing::{info, warn};
+
+use crate::core::claim::{Rejection, printable};
+use crate::core::container::ContainerId;
+use crate::core::desired::{Blocked, Desired};
+
+/// Longest reason in the log, in characters.
+const REASON_LIMIT: usize = 300;
+
+/// Complaints in force that are in the log.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    rejections: BTreeMap<ContainerId, Vec<Rejection>>,
+    unreadable: BTreeMap<ContainerId, String>,
+    blocked: BTreeSet<Blocked>,
+}
+
+impl Told {
+    /// Logs the rejections that are new, and forgets those that are no more.
+    pub(super) fn rejections(&mut self, desired: &mut Desired) {
+        for id in desired.take_touched() {
+            let now = desired.rejections_of_container(&id);
+            let before = self.rejections.remove(&id).unwrap_or_default();
+            for rejection in now.iter().filter(|rejection| !before.contains(rejection)) {
+                let Rejection { container, id, key, reason } = rejection;
+                warn!(container, %id, key, reason, "not served as it asks");
+            }
+            if !now.is_empty() {
+                self.rejections.insert(id, now);
+            }
+        }
+    }
+
+    /// A container can't be inspected; what was known of it stays in force.
+    pub(super) fn unreadable(&mut self, id: &ContainerId, reason: &str) {
+        let reason = printable(reason, REASON_LIMIT);
+        if self.unreadable.get(id) != Some(&reason) {
+            warn!(%id, reason, "the engine does not tell about a container; its last known state stays in force");
+            self.unreadable.insert(id.clone(), reason);
+        }
+    }
+
+    /// A full list begins: what can't be inspected is told anew.
+    pub(super) fn all_readable(&mut self) {
+        self.unreadable.clear();
+    }
+
+    /// A container could be inspected, or is gone.
+    pub(super) fn readable(&mut self, id: &ContainerId) {
+        self.unreadable.remove(id);
+    }
+
+    /// How many rejections are in force.
+    pub(super) fn rejected(&self) -> usize {
+        self.rejections.values().map(Vec::len).sum::<usize>() + self.unreadable.len()
+    }
+
+    /// The containers that can't be inspected, and why.
+    pub(super) fn all_unreadable(&self) -> impl Iterator<Item = (&ContainerId, &str)> {
+        self.unreadable.iter().map(|(id, reason)| (id, reason.as_str()))
+    }
+
+    /// Logs what is newly blocked, and what is not blocked any more.
+    pub(super) fn blocked(&mut self, blocked: &[Blocked]) {
+        let now: BTreeSet<Blocked> = blocked.iter().cloned().collect();
+        for Blocked { what, reason } in now.difference(&self.blocked) {
+            warn!(what, reason, "blocked");
+        }
+        for Blocked { what, .. } in self.blocked.difference(&now) {
+            info!(what, "not blocked any more");
+        }
+        self.blocked = now;
+    }
+}

@@ -1,0 +1,133 @@
+//! Template + settings + state → the text of every file.
+//!
+//! What lives here: the lines that are repeated (backends, servers, map
+//! entries) and where they go in the template. What it must not know: files,
+//! and any text that isn't of a validated type.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use crate::core::command::Check;
+use crate::core::name::{BackendName, ClassName, MapWord, ServerName};
+use crate::core::state::{Admin, Backend, Map, Server, State};
+
+use super::settings::{ConfigSettings, Identity, RuntimeSocket};
+
+const TEMPLATE: &str = include_str!("../../haproxy/haproxy.cfg.tmpl");
+
+/// The text of every file that HAProxy reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenderedConfig {
+    /// `<dir>/haproxy.cfg`.
+    pub haproxy_cfg: String,
+    /// `<dir>/maps/…`, all of [`Map::ALL`], empty ones too: HAProxy doesn't
+    /// start without them.
+    pub maps: BTreeMap<Map, String>,
+}
+
+/// Writes down a state as HAProxy would have to read it at its start. A backend
+/// whose name doesn't begin with one of the classes isn't hapilot's and is left
+/// out; so is the pool's copy of a backend that is in use.
+#[must_use]
+pub fn render(settings: &ConfigSettings, state: &State) -> RenderedConfig {
+    let mut text = String::with_capacity(TEMPLATE.len() + 64 * settings.pool_size);
+    for line in TEMPLATE.lines() {
+        match line {
+            "@PRIVILEGES@" => settings.identity.iter().for_each(|identity| privileges(&mut text, *identity)),
+            "@BACKENDS@" => backends(&mut text, settings, state),
+            "@POOL@" => pool(&mut text, settings, state),
+            _ => {
+                text.push_str(&fill(line, settings));
+                text.push('\n');
+            }
+        }
+    }
+    let maps = Map::ALL.into_iter().map(|map| (map, entries(state.maps.get(&map)))).collect();
+    RenderedConfig { haproxy_cfg: text, maps }
+}
+
+fn fill(line: &str, settings: &ConfigSettings) -> String {
+    if !line.contains('@') {
+        return line.to_owned();
+    }
+    let socket = match &settings.runtime {
+        RuntimeSocket::Unix(path) => format!("{path} mode 660"),
+        RuntimeSocket::Tcp(address) => plain(*address),
+    };
+    line.replace("@DIR@", settings.dir.as_str())
+        .replace("@HTTP@", &listener(settings.http))
+        .replace("@SOCKET@", &socket)
+        .replace("@GRACE@", &format!("{}s", settings.grace.as_secs().max(1)))
+}
+
+/// Without the scope that [`SocketAddr`] prints for link-local addresses.
+fn plain(address: SocketAddr) -> String {
+    SocketAddr::new(address.ip(), address.port()).to_string()
+}
+
+fn listener(address: SocketAddr) -> String {
+    // `[::]` is meant as everywhere; whether it takes IPv4 too is otherwise the machine's setting.
+    let everywhere = address.is_ipv6() && address.ip().is_unspecified();
+    format!("{}{}", plain(address), if everywhere { " v4v6" } else { "" })
+}
+
+fn privileges(text: &mut String, Identity { uid, gid }: Identity) {
+    let _ = writeln!(text, "  # Nobody needs to be root once the ports are bound.\n  uid {uid}\n  gid {gid}");
+}
+
+fn class_of<'a>(settings: &'a ConfigSettings, name: &BackendName) -> Option<&'a ClassName> {
+    settings.classes.iter().find(|class| name.class() == Some(class.as_str()))
+}
+
+fn backends(text: &mut String, settings: &ConfigSettings, state: &State) {
+    for (name, Backend { servers }) in &state.backends {
+        let Some(class) = class_of(settings, name) else { continue };
+        let _ = writeln!(text, "backend {name} from {class}");
+        for (server, facts) in servers {
+            server_line(text, server, facts);
+        }
+    }
+}
+
+/// The parameters are those that `runtime_api` gives with `add server`, but for
+/// 2.6's pool keywords, which servers of the configuration have by default. `disabled` also
+/// for drain: after a start no session is bound to the server, so both mean "no
+/// traffic", and the next turn's `set server … state drain` starts its checks.
+/// Weight 0 would do the same, but would have to be mended before its state.
+fn server_line(text: &mut String, name: &ServerName, server: &Server) {
+    let Check { inter_ms, fastinter_ms, downinter_ms } = Check::default();
+    let disabled = match server.admin {
+        Admin::Ready => "",
+        Admin::Drain | Admin::Maint => " disabled",
+    };
+    let _ = writeln!(
+        text,
+        "  server {name} {} weight {} check inter {inter_ms}ms fastinter {fastinter_ms}ms downinter {downinter_ms}ms \
+         fall 2 rise 1{disabled}",
+        plain(server.address),
+        server.weight.min(256),
+    );
+}
+
+fn pool(text: &mut String, settings: &ConfigSettings, state: &State) {
+    for class in &settings.classes {
+        for name in (1..=settings.pool_size).map(|index| BackendName::pool(class, index)) {
+            if !state.backends.contains_key(&name) {
+                let _ = writeln!(text, "backend {name} from {class}");
+            }
+        }
+    }
+}
+
+fn entries(entries: Option<&BTreeMap<MapWord, MapWord>>) -> String {
+    let mut text = String::new();
+    for (key, value) in entries.into_iter().flatten() {
+        let _ = writeln!(text, "{key} {value}");
+    }
+    text
+}
+
+#[cfg(test)]
+#[path = "render_tests.rs"]
+mod tests;

@@ -1,0 +1,202 @@
+//! The parts of a running hapilot, put together.
+//!
+//! What lives here: which part gets which channel, and in what order they begin
+//! and end. What it must not know: what any of them does.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::admin::listen::{ListenError, Listeners};
+use crate::admin::{AdminHandle, Ask, serve};
+use crate::controller::{Config, Controller, Inputs};
+use crate::core::command::Check;
+use crate::core::desired::{Desired, HaproxyPlace};
+use crate::core::name::ClassName;
+use crate::core::state::State;
+use crate::docker::{DockerAddress, DockerError, TlsMaterial, WatchConfig, watch};
+use crate::haproxy_config::{self, ConfigPath, ConfigSettings, Identity, RuntimeSocket};
+use crate::haproxy_process::{self, BinaryError, HaproxyBinary, Launch};
+use crate::metrics::Metrics;
+use crate::reconcile::Rules;
+use crate::report::Mode;
+use crate::runtime_api::RuntimeApiAddress;
+use crate::settings::{DockerEngine, HaproxyMode, RuntimeApi, Settings};
+use crate::shutdown::Signals;
+
+/// Changes from Docker that may wait for the controller. A full channel slows
+/// the reading of events down; nothing is lost.
+const WAITING_CHANGES: usize = 256;
+/// HAProxy's socket below `--dir` where hapilot starts HAProxy.
+const HAPROXY_SOCKET: &str = "admin.sock";
+
+/// `nobody`, on every Linux.
+const NOBODY: Identity = Identity { uid: 65_534, gid: 65_534 };
+
+/// hapilot had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The directory or an admin address can't be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// There is no HAProxy that could be started.
+    #[error(transparent)]
+    Binary(#[from] BinaryError),
+    /// The engine's address or its certificates can't be used.
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+    /// A path or address can't stand in HAProxy's configuration.
+    #[error("HAProxy's configuration can't be written")]
+    Config(#[from] haproxy_config::SettingsError),
+}
+
+/// Works until a signal ends it, or something that can't be mended.
+///
+/// The admin server is the first to begin and the last to end: it takes the
+/// directory before anything is written there, and answers while HAProxy drains.
+pub async fn run(settings: Settings, signals: Signals) -> Result<(), RunError> {
+    let listeners = Listeners::bind(&settings.dir, settings.admin.as_ref()).await?;
+    if let Some(address) = listeners.tcp_address() {
+        info!(%address, "admin: listening");
+    }
+    let metrics = Arc::new(Metrics::default());
+    let (handle, questions) = AdminHandle::new();
+    let done = CancellationToken::new();
+    let server = tokio::spawn(serve::serve(listeners, handle, metrics.clone(), done.clone()));
+    let ended = drive(settings, metrics, questions, signals).await;
+    done.cancel();
+    // It can only fail by a panic, which tokio has printed.
+    let _ = server.await;
+    ended
+}
+
+/// The start-up configuration for settings alone, without any container.
+pub fn render(settings: &Settings) -> Result<String, RunError> {
+    Ok(haproxy_config::render(&config_settings(settings)?, &State::default()).haproxy_cfg)
+}
+
+async fn drive(
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    asks: mpsc::Receiver<Ask>,
+    signals: Signals,
+) -> Result<(), RunError> {
+    let config = config_settings(&settings)?;
+    let runtime_api = runtime_api(&settings);
+    let binary = match &settings.haproxy {
+        HaproxyMode::Spawn { program } => Some(HaproxyBinary::find(program).await?),
+        HaproxyMode::Attach { .. } => None,
+    };
+    let place = match &settings.haproxy_container {
+        Some(name) => HaproxyPlace::Container(name.clone()),
+        None => HaproxyPlace::Host,
+    };
+    match &place {
+        HaproxyPlace::Container(name) => {
+            info!(container = name, "HAProxy is in a container: its networks count")
+        }
+        HaproxyPlace::Host => info!("HAProxy is on the host: every local network of a container counts"),
+    }
+
+    let (changes_in, docker) = mpsc::channel(WAITING_CHANGES);
+    let watch_stop = CancellationToken::new();
+    let watching =
+        WatchConfig { resync: settings.resync, ..WatchConfig::new(docker_address(&settings.docker)?) };
+    let watcher = tokio::spawn(watch(watching, changes_in, watch_stop.clone()));
+
+    let (news_in, process) = mpsc::channel(16);
+    let (config_questions, configs) = mpsc::channel(1);
+    let keeper_stop = CancellationToken::new();
+    let version = binary.as_ref().map(|binary| binary.version);
+    let checker = binary.as_ref().map(|binary| binary.path.clone());
+    let keeper = binary.map(|binary| {
+        let launch = Launch { binary, socket: PathBuf::from(settings.dir.join(HAPROXY_SOCKET)) };
+        let grace = settings.grace;
+        tokio::spawn(haproxy_process::keep(launch, grace, config_questions, news_in, keeper_stop.clone()))
+    });
+
+    let rules = Rules {
+        classes: config.classes.clone(),
+        check: Check::default(),
+        quarantine: haproxy_config::QUARANTINE,
+    };
+    let controller_config = Config {
+        mode: if keeper.is_some() { Mode::Spawn } else { Mode::Attach },
+        runtime_api,
+        rules,
+        config,
+        dir: PathBuf::from(settings.dir.as_str()),
+        version,
+        checker,
+        resync: settings.resync,
+    };
+    let desired = Desired::new(place, settings.prefer_ipv6);
+    let inputs =
+        Inputs { docker, asks, process, configs, resync: signals.resync.clone(), stop: signals.stop.clone() };
+    Controller::new(controller_config, desired, metrics).run(inputs).await;
+
+    watch_stop.cancel();
+    keeper_stop.cancel();
+    if let Some(keeper) = keeper {
+        // It can only fail by a panic, which tokio has printed.
+        let _ = keeper.await;
+    } else {
+        info!("hapilot ends; HAProxy goes on serving");
+    }
+    let _ = tokio::time::timeout(Duration::from_secs(1), watcher).await;
+    Ok(())
+}
+
+fn docker_address(engine: &DockerEngine) -> Result<DockerAddress, DockerError> {
+    let tls = match engine {
+        DockerEngine::Tls { certificates, .. } => Some(TlsMaterial::new(certificates)?),
+        DockerEngine::Unix(_) | DockerEngine::Tcp { .. } => None,
+    };
+    DockerAddress::parse(&engine.to_string(), tls)
+}
+
+fn runtime_api(settings: &Settings) -> RuntimeApiAddress {
+    match &settings.haproxy {
+        HaproxyMode::Spawn { .. } => {
+            RuntimeApiAddress::Unix(PathBuf::from(settings.dir.join(HAPROXY_SOCKET)))
+        }
+        HaproxyMode::Attach { socket: RuntimeApi::Unix(path) } => RuntimeApiAddress::Unix(path.clone()),
+        HaproxyMode::Attach { socket: RuntimeApi::Tcp { host, port } } if host.contains(':') => {
+            RuntimeApiAddress::Tcp(format!("[{host}]:{port}"))
+        }
+        HaproxyMode::Attach { socket: RuntimeApi::Tcp { host, port } } => {
+            RuntimeApiAddress::Tcp(format!("{host}:{port}"))
+        }
+    }
+}
+
+fn config_settings(settings: &Settings) -> Result<ConfigSettings, RunError> {
+    let dir = ConfigPath::new(settings.dir.as_str())?;
+    let socket = match &settings.haproxy {
+        HaproxyMode::Spawn { .. } => {
+            RuntimeSocket::unix(ConfigPath::new(&settings.dir.join(HAPROXY_SOCKET).to_string_lossy())?)?
+        }
+        HaproxyMode::Attach { socket: RuntimeApi::Unix(path) } => {
+            RuntimeSocket::unix(ConfigPath::new(&path.to_string_lossy())?)?
+        }
+        // A name is how hapilot reaches HAProxy, not where HAProxy listens.
+        HaproxyMode::Attach { socket: RuntimeApi::Tcp { host, port } } => {
+            let address = host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            RuntimeSocket::Tcp(SocketAddr::new(address, *port))
+        }
+    };
+    let mut config = ConfigSettings::new(dir, settings.http, socket);
+    config.classes = vec![ClassName::web()];
+    config.pool_size = settings.pool_size;
+    config.grace = settings.grace.max(Duration::from_secs(1));
+    // Only an HAProxy that root starts can change its identity, and any other
+    // refuses to start when told to; of one elsewhere nothing is known.
+    let spawned = matches!(settings.haproxy, HaproxyMode::Spawn { .. });
+    config.identity = (spawned && rustix::process::geteuid().is_root()).then_some(NOBODY);
+    Ok(config)
+}
