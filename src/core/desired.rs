@@ -569,3 +569,6 @@ fn unlink<K: Ord + Clone>(index: &mut BTreeMap<K, BTreeSet<ContainerId>>, key: &
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
