@@ -248,6 +248,18 @@ pub struct ClientArgs {
     pub json: bool,
 }
 
+impl Cli {
+    /// Reads the command line. Help, the version and a mistake are printed; the
+    /// error is the exit code that goes with them.
+    pub fn read() -> Result<Self, u8> {
+        Self::try_parse().map_err(|message| {
+            // Where the message can't be printed, the exit code still tells.
+            let _ = message.print();
+            if message.use_stderr() { exit::USAGE } else { exit::WELL }
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -270,17 +282,5 @@ mod tests {
                 }
             }
         }
-    }
-}
-
-impl Cli {
-    /// Reads the command line. Help, the version and a mistake are printed; the
-    /// error is the exit code that goes with them.
-    pub fn read() -> Result<Self, u8> {
-        Self::try_parse().map_err(|message| {
-            // Where the message can't be printed, the exit code still tells.
-            let _ = message.print();
-            if message.use_stderr() { exit::USAGE } else { exit::WELL }
-        })
     }
 }

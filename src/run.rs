@@ -98,7 +98,7 @@ async fn drive(
     };
     match &place {
         HaproxyPlace::Container(name) => {
-            info!(container = name, "HAProxy is in a container: its networks count")
+            info!(container = name, "HAProxy is in a container: its networks count");
         }
         HaproxyPlace::Host => info!("HAProxy is on the host: every local network of a container counts"),
     }
