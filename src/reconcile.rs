@@ -80,6 +80,12 @@ impl Link {
         &self.observed
     }
 
+    /// Whether that was read from HAProxy and nothing speaks against it.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
     /// Health of the servers at the last full reading.
     #[must_use]
     pub fn operational(&self) -> &BTreeMap<ServerRef, Operational> {

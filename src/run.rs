@@ -15,13 +15,13 @@ use tracing::info;
 use crate::admin::listen::{ListenError, Listeners};
 use crate::admin::{AdminHandle, Ask, serve};
 use crate::controller::{Config, Controller, Inputs};
-use crate::core::command::{Check, Version};
+use crate::core::command::Check;
 use crate::core::desired::{Desired, HaproxyPlace};
 use crate::core::name::ClassName;
 use crate::core::state::State;
 use crate::docker::client::{DockerAddress, DockerError};
 use crate::docker::watch::{WatchConfig, watch};
-use crate::haproxy_config::{self, ConfigPath, ConfigSettings, RuntimeSocket};
+use crate::haproxy_config::{self, ConfigPath, ConfigSettings, Identity, RuntimeSocket};
 use crate::haproxy_process::{self, BinaryError, HaproxyBinary, Launch};
 use crate::metrics::Metrics;
 use crate::reconcile::Rules;
@@ -35,6 +35,9 @@ use crate::shutdown::Signals;
 const WAITING_CHANGES: usize = 256;
 /// HAProxy's socket below `--dir` where hapilot starts HAProxy.
 const HAPROXY_SOCKET: &str = "admin.sock";
+
+/// `nobody`, on every Linux.
+const NOBODY: Identity = Identity { uid: 65_534, gid: 65_534 };
 
 /// hapilot had to end.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +98,9 @@ async fn drive(
         None => HaproxyPlace::Host,
     };
     match &place {
-        HaproxyPlace::Container(name) => info!(container = name, "HAProxy is in a container: its networks count"),
+        HaproxyPlace::Container(name) => {
+            info!(container = name, "HAProxy is in a container: its networks count")
+        }
         HaproxyPlace::Host => info!("HAProxy is on the host: every local network of a container counts"),
     }
 
@@ -149,7 +154,9 @@ async fn drive(
 
 fn runtime_api(settings: &Settings) -> RuntimeApiAddress {
     match &settings.haproxy {
-        HaproxyMode::Spawn { .. } => RuntimeApiAddress::Unix(PathBuf::from(settings.dir.join(HAPROXY_SOCKET))),
+        HaproxyMode::Spawn { .. } => {
+            RuntimeApiAddress::Unix(PathBuf::from(settings.dir.join(HAPROXY_SOCKET)))
+        }
         HaproxyMode::Attach { socket: RuntimeApi::Unix(path) } => RuntimeApiAddress::Unix(path.clone()),
         HaproxyMode::Attach { socket: RuntimeApi::Tcp { host, port } } if host.contains(':') => {
             RuntimeApiAddress::Tcp(format!("[{host}]:{port}"))
@@ -179,5 +186,9 @@ fn config_settings(settings: &Settings) -> Result<ConfigSettings, RunError> {
     config.classes = vec![ClassName::web()];
     config.pool_size = settings.pool_size;
     config.grace = settings.grace.max(Duration::from_secs(1));
+    // Only an HAProxy that root starts can change its identity, and any other
+    // refuses to start when told to; of one elsewhere nothing is known.
+    let spawned = matches!(settings.haproxy, HaproxyMode::Spawn { .. });
+    config.identity = (spawned && rustix::process::geteuid().is_root()).then_some(NOBODY);
     Ok(config)
 }

@@ -13,8 +13,8 @@ use crate::core::name::BackendName;
 use crate::core::state::{Backend, Map};
 use crate::haproxy_config::render;
 use crate::report::{
-    Counts, Docker, Hapilot, Haproxy, Health, HostStatus, Note, PlanReport, PlannedStep, Rejected, ServerState,
-    ServerStatus, Status,
+    Counts, Docker, Hapilot, Haproxy, Health, HostStatus, Note, PlanReport, PlannedStep, Rejected,
+    ServerState, ServerStatus, Status,
 };
 use crate::runtime_api::Client;
 
@@ -170,7 +170,10 @@ impl Controller {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let say = |(server, facts): (&_, &crate::core::state::Server)| {
             let container = self.reconcile.desired().container_of(server);
-            let at = crate::core::command::ServerRef { backend: name.clone(), server: std::clone::Clone::clone(server) };
+            let at = crate::core::command::ServerRef {
+                backend: name.clone(),
+                server: std::clone::Clone::clone(server),
+            };
             let seen = self.link.as_ref().and_then(|link| link.operational().get(&at));
             let started = container.and_then(|container| container.started_at);
             ServerStatus {
@@ -178,7 +181,9 @@ impl Controller {
                 container: container.map(|container| container.name.to_string()),
                 address: facts.address,
                 state: ServerState::of(facts.admin, seen.is_none_or(|seen| seen.up)),
-                check: seen.map(|seen| seen.check.clone()),
+                check: seen
+                    .filter(|seen| seen.checked && !seen.check.is_empty())
+                    .map(|seen| seen.check.to_owned()),
                 age_seconds: started.and_then(|at| now.checked_sub(u64::try_from(at).ok()?)),
             }
         };
@@ -219,12 +224,18 @@ impl Controller {
                 report.steps = plan
                     .steps
                     .iter()
-                    .map(|step| PlannedStep { command: step.command.to_string(), reason: step.reason.to_string() })
+                    .map(|step| PlannedStep {
+                        command: step.command.to_string(),
+                        reason: step.reason.to_string(),
+                    })
                     .collect();
                 report.waiting = plan
                     .waiting
                     .iter()
-                    .map(|waiting| Note { what: waiting.server.to_string(), reason: waiting.reason.to_owned() })
+                    .map(|waiting| Note {
+                        what: waiting.server.to_string(),
+                        reason: waiting.reason.to_owned(),
+                    })
                     .collect();
             }
             Err(error) => {

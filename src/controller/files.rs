@@ -90,7 +90,8 @@ impl Files {
         };
         match &written {
             Ok(_) => {
-                (self.first_change, self.last_change, self.urgent, self.not_before) = (None, None, false, None);
+                (self.first_change, self.last_change, self.urgent, self.not_before) =
+                    (None, None, false, None);
             }
             Err(_) => self.not_before = Some(Instant::now() + AGAIN),
         }

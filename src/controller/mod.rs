@@ -29,7 +29,7 @@ use crate::haproxy_process::{ConfigQuestion, ProcessNews};
 use crate::metrics::{ErrorKind, Metrics};
 use crate::reconcile::{Link, Reconcile, Rules, TurnError};
 use crate::report::Mode;
-use crate::runtime_api::{Client, ClientError, RuntimeApiAddress, Timeouts};
+use crate::runtime_api::{Client, RuntimeApiAddress, Timeouts};
 
 mod answer;
 mod files;
@@ -137,12 +137,22 @@ impl Controller {
     #[must_use]
     pub fn new(config: Config, desired: Desired, metrics: Arc<Metrics>) -> Self {
         let now = Instant::now();
-        let reconcile = Reconcile::new(config.rules.clone(), desired, Arc::clone(&metrics));
+        let mut reconcile = Reconcile::new(config.rules.clone(), desired, Arc::clone(&metrics));
+        let pool = pool(&config.config);
+        // What HAProxy starts with, if it does not run yet. While its version is
+        // not known, the pool serves: that works with every version.
+        let capabilities = config.version.and_then(Capabilities::of).unwrap_or(Capabilities::LEAST);
+        reconcile.suppose(&Observed { pool: pool.clone(), ..Observed::default() }, capabilities);
+        let mut files = Files::new(config.dir.clone(), config.config.clone(), config.checker.clone());
+        if config.mode == Mode::Attach {
+            // Nobody asks for it there: HAProxy waits for the file.
+            files.changed(now, true);
+        }
         Self {
-            files: Files::new(config.dir.clone(), config.config.clone(), config.checker.clone()),
+            files,
             told: Told::default(),
             version: config.version,
-            pool: pool(&config.config),
+            pool,
             docker: answer::DockerNews::default(),
             haproxy: answer::HaproxyNews::default(),
             begun: now,
@@ -153,12 +163,7 @@ impl Controller {
             settled_since: None,
             trouble: None,
             waiting: 0,
-            due: Due {
-                connect: now,
-                turn: None,
-                resync: now + config.resync,
-                heartbeat: now + HEARTBEAT,
-            },
+            due: Due { connect: now, turn: None, resync: now + config.resync, heartbeat: now + HEARTBEAT },
             connecting: Backoff::new(CONNECT_PAUSE.0, CONNECT_PAUSE.1),
             refused: Backoff::new(REFUSED_PAUSE.0, REFUSED_PAUSE.1),
             deleting: Backoff::new(DELETION_PAUSE.0, DELETION_PAUSE.1),
@@ -291,7 +296,11 @@ impl Controller {
         self.metrics.error(ErrorKind::Haproxy);
         warn!(error, "the connection to HAProxy is lost");
         self.haproxy.failed(&error);
-        self.link = None;
+        if let Some(link) = self.link.take()
+            && link.is_fresh()
+        {
+            self.pool.clone_from(&link.observed().pool);
+        }
         self.unsettle();
         self.due.connect = Instant::now();
         self.files.changed(Instant::now(), true);
@@ -312,8 +321,6 @@ impl Controller {
                 if let (Some(at), 0) = (event_at, turn.failed) {
                     self.metrics.event_to_ack(at.elapsed());
                 }
-                self.pool.clone_from(&link.observed().pool);
-                self.haproxy.reset_error();
                 self.trouble = None;
                 self.waiting = turn.waiting + turn.deferred;
                 if turn.done > 0 {
@@ -422,7 +429,9 @@ impl Controller {
 
     fn take_process(&mut self, news: ProcessNews) {
         match news {
-            ProcessNews::Running { pid, adopted: true } => info!(pid, "took over the HAProxy that runs already"),
+            ProcessNews::Running { pid, adopted: true } => {
+                info!(pid, "took over the HAProxy that runs already")
+            }
             ProcessNews::Running { pid, adopted: false } => info!(pid, "HAProxy is started"),
             ProcessNews::Ended(how) => warn!(how, "HAProxy ended; it is started again"),
             ProcessNews::Failed(why) => {

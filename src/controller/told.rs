@@ -51,6 +51,11 @@ impl Told {
         self.unreadable.remove(id);
     }
 
+    /// How many rejections are in force.
+    pub(super) fn rejected(&self) -> usize {
+        self.rejections.values().map(Vec::len).sum::<usize>() + self.unreadable.len()
+    }
+
     /// The containers that can't be inspected, and why.
     pub(super) fn all_unreadable(&self) -> impl Iterator<Item = (&ContainerId, &str)> {
         self.unreadable.iter().map(|(id, reason)| (id, reason.as_str()))

@@ -259,6 +259,9 @@ impl std::fmt::Display for Version {
 pub const OLDEST: Version = Version { major: 2, minor: 6, patch: 0 };
 
 impl Capabilities {
+    /// What every version can do: good to assume while the version is not known.
+    pub const LEAST: Self = Self { add_backend: false, prompt_deletion: false, pools_by_default: false };
+
     /// The table of differences; `None` for a version older than [`OLDEST`].
     #[must_use]
     pub fn of(version: Version) -> Option<Self> {

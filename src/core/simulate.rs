@@ -40,6 +40,10 @@ pub fn simulate(observed: &mut Observed, command: &Command) {
         Command::DelMap { map, key } => {
             if let Some(entries) = state.maps.get_mut(map) {
                 entries.remove(key);
+                // As it is read back: a map without entries is absent.
+                if entries.is_empty() {
+                    state.maps.remove(map);
+                }
             }
         }
         Command::DelMapEntry { map, reference } => {

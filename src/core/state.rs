@@ -83,7 +83,8 @@ pub struct State {
     /// The backends that are in use: a backend of the pool that has no server
     /// is not in here, a backend made at run time is even when it is empty.
     pub backends: BTreeMap<BackendName, Backend>,
-    /// Keys and values of each map; a map without entries may be absent.
+    /// Keys and values of each map; a map without entries may be absent
+    /// (and is, in what was observed).
     pub maps: BTreeMap<Map, BTreeMap<MapWord, MapWord>>,
 }
 

@@ -3,6 +3,8 @@
 //! What lives here: everything HAProxy reads when it starts. What it must not
 //! know: containers, the Runtime API, and who starts HAProxy.
 
+use std::time::Duration;
+
 mod check;
 mod render;
 mod settings;
@@ -13,3 +15,8 @@ pub use check::{CheckError, check};
 pub use render::{RenderedConfig, render};
 pub use settings::{ConfigPath, ConfigSettings, Identity, RuntimeSocket, SettingsError};
 pub use write::{CONFIG_FILE, InstallError, MAPS_DIR, install};
+
+/// For how long a server must have been out of service before no request can
+/// still be waiting for its retry on it, which no counter shows: the template's
+/// (retries + 1) × (1 s + `timeout connect`).
+pub const QUARANTINE: Duration = Duration::from_secs((3 + 1) * (1 + 1));

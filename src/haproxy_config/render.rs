@@ -90,7 +90,8 @@ fn backends(text: &mut String, settings: &ConfigSettings, state: &State) {
     }
 }
 
-/// The parameters are those that `add server` gives at run time. `disabled` also
+/// The parameters are those that `runtime_api` gives with `add server`, but for
+/// 2.6's pool keywords, which servers of the configuration have by default. `disabled` also
 /// for drain: after a start no session is bound to the server, so both mean "no
 /// traffic", and the next turn's `set server … state drain` starts its checks.
 /// Weight 0 would do the same, but would have to be mended before its state.
@@ -102,7 +103,8 @@ fn server_line(text: &mut String, name: &ServerName, server: &Server) {
     };
     let _ = writeln!(
         text,
-        "  server {name} {} weight {} check inter {inter_ms} fastinter {fastinter_ms} downinter {downinter_ms}{disabled}",
+        "  server {name} {} weight {} check inter {inter_ms}ms fastinter {fastinter_ms}ms downinter {downinter_ms}ms \
+         fall 2 rise 1{disabled}",
         plain(server.address),
         server.weight.min(256),
     );

@@ -137,7 +137,8 @@ fn is_backend_line(line: &str) -> bool {
 fn is_server_line(line: &str) -> bool {
     let Some(line) = line.strip_prefix("  server ") else { return false };
     let line = line.strip_suffix(" disabled").unwrap_or(line);
-    let Some(line) = line.strip_suffix(" check inter 5000 fastinter 250 downinter 1000") else {
+    let Some(line) = line.strip_suffix(" check inter 5000ms fastinter 250ms downinter 1000ms fall 2 rise 1")
+    else {
         return false;
     };
     let words: Vec<&str> = line.split(' ').collect();

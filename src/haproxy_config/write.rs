@@ -34,6 +34,9 @@ pub enum InstallError {
     /// HAProxy refuses it, or couldn't be asked.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// hapilot is about to end and gives no configuration any more.
+    #[error("hapilot is about to end")]
+    Ending,
 }
 
 impl InstallError {

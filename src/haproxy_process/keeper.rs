@@ -12,9 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Configure, HowStopped, Launch, Supervisor};
 use crate::backoff::Backoff;
 use crate::haproxy_config::InstallError;
+
+use super::{Configure, HowStopped, Launch, Supervisor};
 
 /// Who starts HAProxy asks for the configuration to start with. The answer is its
 /// path, once the files are the present state, or the reason why they are not.

@@ -5,11 +5,12 @@
 //! configuration says, and when a turn is taken.
 
 mod adopt;
-mod backoff;
 mod binary;
+mod keeper;
 mod process;
 mod supervisor;
 
 pub use binary::{BinaryError, HaproxyBinary};
+pub use keeper::{ConfigQuestion, ProcessNews, keep};
 pub use process::ExitReport;
 pub use supervisor::{Configure, HowStopped, Launch, StartError, StopError, Supervisor};

@@ -19,15 +19,17 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::process::Command;
 
+use crate::backoff::Backoff;
 use crate::haproxy_config::InstallError;
 
 use super::adopt::answering;
-use super::backoff::Backoff;
 use super::binary::HaproxyBinary;
 use super::process::{ExitReport, Process};
 
 /// Who lived this long didn't crash because of its start.
 const STABLE: Duration = Duration::from_secs(10);
+/// Between two starts in a crash loop: at least and at most.
+const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Between start and the first answer. HAProxy with 10,000 servers needs half a
 /// second on a slow machine.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -129,7 +131,7 @@ impl<C: Configure> Supervisor<C> {
             launch,
             configure,
             process,
-            backoff: Backoff::new(),
+            backoff: Backoff::new(RESTART_PAUSE.0, RESTART_PAUSE.1),
             restarted: false,
             start_failed: false,
         })

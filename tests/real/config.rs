@@ -3,6 +3,8 @@
 //! What lives here: that HAProxy takes it without a warning, and that requests
 //! come out where they should, whatever a visitor writes into them.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -195,9 +197,13 @@ fn is_accepted_without_a_warning(version: &str) {
         serve(&mut many, &format!("shop-{n}.example"), (n < 25).then_some(usize::from(n) + 1), &servers);
     }
     serve(&mut many, "*.six.example", None, &[("[fd00::1]:8080".parse().unwrap(), Admin::Ready)]);
-    for (state, pool_size) in [(State::default(), 0), (State::default(), 1_000), (many, 1_000)] {
+    for (state, pool_size, http) in [
+        (State::default(), 0, unused_address()),
+        (State::default(), 1_000, "[::]:8080".parse().unwrap()),
+        (many, 1_000, "[::1]:8080".parse().unwrap()),
+    ] {
         let dir = tempfile::tempdir().unwrap();
-        let rendered = render(&settings(dir.path(), pool_size), &state);
+        let rendered = render(&ConfigSettings { http, ..settings(dir.path(), pool_size) }, &state);
         let config = install(&rendered, dir.path(), None).unwrap();
         let output = Command::new(haproxy(version)).arg("-c").arg("-f").arg(config).output().unwrap();
         let said = [output.stdout, output.stderr].concat();
@@ -305,7 +311,7 @@ fn no_request_breaks_a_log_line(version: &str) {
     let mut state = State::default();
     serve(&mut state, "one.example", None, &[(container("one"), Admin::Ready)]);
     let running = Running::logging(version, &state);
-    let hostile: [&[u8]; 9] = [
+    let hostile: [&[u8]; 10] = [
         b"a\"b}c{d|e\\f",
         b"a\x01\x1b[31m\x7fb",
         b"a b c",
@@ -315,6 +321,7 @@ fn no_request_breaks_a_log_line(version: &str) {
         b"\xff\xfe\xe2\x80\xae",
         b"} \"GET / HTTP/1.1\" {",
         &[b'x'; 4_000],
+        &[0xff; 4_000],
     ];
     for host in hostile {
         let reply = running.get(host);

@@ -3,6 +3,8 @@
 //! What lives here: start, crash, soft stop, adoption, and every way in which a
 //! start can fail.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -13,7 +15,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hapilot::core::name::{BackendKey, ClassName, Host, MapWord, ServerName};
+use hapilot::core::name::{BackendKey, BackendName, ClassName, Host, MapWord, ServerName};
 use hapilot::core::state::{Admin, Backend, Map, Server, State};
 use hapilot::haproxy_config::{
     CheckError, ConfigPath, ConfigSettings, Identity, InstallError, RuntimeSocket, install, render,
@@ -43,6 +45,7 @@ on_every_version!(
     the_grace_time_ends,
     a_running_haproxy_is_adopted,
     a_start_that_fails_says_why,
+    a_second_haproxy_on_the_port_is_refused,
     the_ports_are_bound_before_root_is_given_up,
 );
 
@@ -139,10 +142,10 @@ impl Drop for World {
     fn drop(&mut self) {
         let Ok(mut stream) = UnixStream::connect(self.socket()) else { return };
         let mut reply = String::new();
-        if stream.write_all(b"show info\n").is_ok() && stream.read_to_string(&mut reply).is_ok() {
-            if let Some(pid) = reply.lines().find_map(|line| line.strip_prefix("Pid: ")) {
-                kill("-KILL", pid.parse().unwrap());
-            }
+        let answered = stream.write_all(b"show info\n").and_then(|()| stream.read_to_string(&mut reply));
+        let pid = reply.lines().find_map(|line| line.strip_prefix("Pid: "));
+        if let (Ok(_), Some(pid)) = (answered, pid) {
+            kill("-KILL", pid.parse().unwrap());
         }
     }
 }
@@ -200,7 +203,7 @@ async fn a_soft_stop_cuts_no_request(version: &str) {
     let (address, arrivals, answer) = container();
     world.serve("slow.example", address);
     let mut supervisor = world.start().await.unwrap();
-    let idle = TcpStream::connect(world.settings.http).unwrap();
+    let idle = world.get("unknown.example");
     let reply = world.get("slow.example");
     arrivals.recv_timeout(PATIENCE).unwrap();
 
@@ -214,7 +217,7 @@ async fn a_soft_stop_cuts_no_request(version: &str) {
     assert!(reply.starts_with("HTTP/1.1 200 ") && reply.ends_with("whole"), "{reply}");
     let (report, how) = stop.await.unwrap();
     assert_eq!((how, report.status.unwrap().code()), (HowStopped::Softly, Some(0)), "{report}");
-    drop(idle);
+    assert!(idle.join().unwrap().ends_with("here\n"));
 }
 
 async fn the_grace_time_ends(version: &str) {
@@ -271,16 +274,25 @@ async fn a_start_that_fails_says_why(version: &str) {
     supervisor.restart().await.unwrap();
     assert!(UnixStream::connect(world.socket()).is_ok());
 
-    let world = World::with(version, |settings| {
-        settings.classes.push(ClassName::new("missing").unwrap());
-    })
-    .await;
+    // A class that the template doesn't define.
+    let world = World::with(version, |settings| settings.classes.push(ClassName::new("lost").unwrap())).await;
+    let backend = BackendName::new("lost:shop.example").unwrap();
+    world.state.lock().unwrap().backends.insert(backend, Backend::default());
     let error = world.start().await.err().unwrap();
     assert!(
-        matches!(error, StartError::Configure(InstallError::Check(CheckError::Refused { .. })))
-            || version == "3.4",
+        matches!(error, StartError::Configure(InstallError::Check(CheckError::Refused { .. }))),
         "{error}"
     );
+    assert!(!world.dir.path().join("haproxy.cfg").exists());
+}
+
+async fn a_second_haproxy_on_the_port_is_refused(version: &str) {
+    let world = World::new(version).await;
+    let mut supervisor = world.start().await.unwrap();
+    let other = World::with(version, |settings| settings.http = world.settings.http).await;
+    assert!(matches!(other.start().await, Err(StartError::Exited(_))));
+    assert_eq!(supervisor.stop(PATIENCE).await.unwrap().1, HowStopped::Softly);
+    other.start().await.unwrap();
 }
 
 async fn the_ports_are_bound_before_root_is_given_up(version: &str) {
