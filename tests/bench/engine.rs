@@ -423,8 +423,8 @@ fn reload(program: &Path, dir: &Path, http: SocketAddr) {
     let listed = call("GET", &format!("/containers/json?filters={filter}"), &Value::Null);
     for container in listed.as_array().unwrap() {
         let inspected = inspect(container["Id"].as_str().unwrap());
-        let variables = inspected["Config"]["Env"].as_array().unwrap().iter().filter_map(Value::as_str);
-        let host = variables.filter_map(|variable| variable.strip_prefix("VIRTUAL_HOST=")).next();
+        let mut variables = inspected["Config"]["Env"].as_array().unwrap().iter().filter_map(Value::as_str);
+        let host = variables.find_map(|variable| variable.strip_prefix("VIRTUAL_HOST="));
         if let Some(host) = host {
             let _ = writeln!(config, "backend {host}\n server s {}", address(&inspected));
         }

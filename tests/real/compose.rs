@@ -5,7 +5,7 @@
 //! `hapilot status` then see; `HAProxy`'s process never changes unless it is
 //! killed on purpose.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The sample service, made by `make setup`.
-pub const SAMPLE: &str = "hapilot-sample:local";
+pub(crate) const SAMPLE: &str = "hapilot-sample:local";
 /// Marks all that is made here; the value is the share's name.
 const MARK: &str = "test.hapilot";
 /// Generous: a condition that holds at all holds long before.
@@ -31,12 +31,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// The repository.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A real HAProxy, fetched by `make setup`.
-pub fn haproxy(version: &str) -> PathBuf {
+pub(crate) fn haproxy(version: &str) -> PathBuf {
     let trees =
         std::env::var_os("HAPILOT_TEST_HAPROXY").map_or_else(|| root().join("target/haproxy"), PathBuf::from);
     let path = trees.join(version).join("haproxy");
@@ -45,7 +45,7 @@ pub fn haproxy(version: &str) -> PathBuf {
 }
 
 /// Looks again and again until the probe finds what it wants.
-pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match probe() {
@@ -58,7 +58,7 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -
 
 /// A port of 127.0.0.1 that nothing listens on, below those that the kernel
 /// gives to clients: it stays free while its owner restarts.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
     (first..32_000)
         .find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
@@ -69,13 +69,13 @@ pub fn free_port() -> u16 {
 
 /// A docker command that the engine answers.
 #[derive(Clone)]
-pub struct Docker {
+pub(crate) struct Docker {
     client: PathBuf,
 }
 
 impl Docker {
     /// The first on the PATH that works: a client may be too new for the engine.
-    pub fn find() -> Self {
+    pub(crate) fn find() -> Self {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let mut places: Vec<PathBuf> =
             std::env::split_paths(&path).map(|place| place.join("docker")).collect();
@@ -93,30 +93,30 @@ impl Docker {
     }
 
     /// The command, to be given arguments.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.client);
         command.args(arguments).stdin(Stdio::null());
         command
     }
 
     /// What it prints, without the blanks at the end; its complaint if it fails.
-    pub fn attempt(&self, arguments: &[&str]) -> Result<String, String> {
+    pub(crate) fn attempt(&self, arguments: &[&str]) -> Result<String, String> {
         said(&self.command(arguments).output().unwrap())
     }
 
     /// What it prints; it must not fail.
-    pub fn run(&self, arguments: &[&str]) -> String {
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
         self.attempt(arguments).unwrap_or_else(|error| panic!("docker {}: {error}", arguments.join(" ")))
     }
 
     /// One fact about a container, by a Go template.
-    pub fn inspect(&self, container: &str, template: &str) -> String {
+    pub(crate) fn inspect(&self, container: &str, template: &str) -> String {
         self.run(&["inspect", "--type", "container", "--format", template, container])
     }
 }
 
 /// What a program printed, or why it failed.
-pub fn said(output: &Output) -> Result<String, String> {
+pub(crate) fn said(output: &Output) -> Result<String, String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
     }
@@ -126,17 +126,17 @@ pub fn said(output: &Output) -> Result<String, String> {
 
 /// All on the engine that carries this name as its mark. What an earlier run
 /// left is removed first, and everything when this is dropped.
-pub struct Share {
+pub(crate) struct Share {
     /// The engine.
-    pub docker: Docker,
+    pub(crate) docker: Docker,
     /// Name of the mark, and first part of all other names; the same in every
     /// run of this checkout and in none of another one.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 impl Share {
     /// Nothing carries the mark afterwards.
-    pub fn new(purpose: &str) -> Self {
+    pub(crate) fn new(purpose: &str) -> Self {
         let mut checkout = DefaultHasher::new();
         root().hash(&mut checkout);
         let name = format!("hapilot-{purpose}-{:08x}", checkout.finish() & 0xffff_ffff);
@@ -146,17 +146,17 @@ impl Share {
     }
 
     /// `MARK=name`.
-    pub fn mark(&self) -> String {
+    pub(crate) fn mark(&self) -> String {
         format!("{MARK}={}", self.name)
     }
 
     /// A name within this share.
-    pub fn named(&self, what: &str) -> String {
+    pub(crate) fn named(&self, what: &str) -> String {
         format!("{}-{what}", self.name)
     }
 
     /// Makes a network.
-    pub fn network(&self, what: &str) -> String {
+    pub(crate) fn network(&self, what: &str) -> String {
         let name = self.named(what);
         self.docker.run(&["network", "create", "--label", &self.mark(), &name]);
         name
@@ -164,7 +164,7 @@ impl Share {
 
     /// Starts a sample service that listens on port 8000 and asks for a host;
     /// returns its name.
-    pub fn serve(&self, what: &str, network: &str, host: &str) -> String {
+    pub(crate) fn serve(&self, what: &str, network: &str, host: &str) -> String {
         let name = self.named(what);
         self.docker.run(&[
             "run",
@@ -232,13 +232,13 @@ impl Drop for Share {
 
 /// An answer to a GET.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// 200, say.
-    pub status: u16,
+    pub(crate) status: u16,
     /// Who answered: the header `X-Backend`, empty without.
-    pub backend: String,
+    pub(crate) backend: String,
     /// Its text.
-    pub body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
@@ -261,7 +261,7 @@ impl Answer {
 }
 
 /// A GET over a connection of its own. An error is: no whole answer.
-pub fn get(address: SocketAddr, host: &str, path: &str) -> io::Result<Answer> {
+pub(crate) fn get(address: SocketAddr, host: &str, path: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(ANSWER))?;
@@ -273,7 +273,7 @@ pub fn get(address: SocketAddr, host: &str, path: &str) -> io::Result<Answer> {
 }
 
 /// Waits for a 200.
-pub fn served(address: SocketAddr, host: &str) -> Answer {
+pub(crate) fn served(address: SocketAddr, host: &str) -> Answer {
     eventually(&format!("{host} is served"), || match get(address, host, "/") {
         Ok(answer) if answer.status == 200 => Ok(answer),
         other => Err(format!("{other:?}")),
@@ -281,7 +281,7 @@ pub fn served(address: SocketAddr, host: &str) -> Answer {
 }
 
 /// Waits for a 404.
-pub fn not_served(address: SocketAddr, host: &str) {
+pub(crate) fn not_served(address: SocketAddr, host: &str) {
     eventually(&format!("{host} is no more"), || match get(address, host, "/") {
         Ok(answer) if answer.status == 404 => Ok(()),
         other => Err(format!("{other:?}")),
@@ -290,7 +290,7 @@ pub fn not_served(address: SocketAddr, host: &str) {
 
 /// Asks each host over and over until it is answered at all: the first answer
 /// to each must be a 200.
-pub fn first_answers_are_200(address: SocketAddr, hosts: &[&str]) {
+pub(crate) fn first_answers_are_200(address: SocketAddr, hosts: &[&str]) {
     for host in hosts {
         let answer = eventually(&format!("an answer to {host}"), || {
             get(address, host, "/").map_err(|e| e.to_string())
@@ -300,14 +300,14 @@ pub fn first_answers_are_200(address: SocketAddr, hosts: &[&str]) {
 }
 
 /// Somebody who asks for a host all the time, and wants nothing but 200.
-pub struct Visitor {
+pub(crate) struct Visitor {
     leave: Arc<AtomicBool>,
     asking: JoinHandle<(usize, Vec<String>)>,
 }
 
 impl Visitor {
     /// Begins to ask.
-    pub fn of(address: SocketAddr, host: &'static str) -> Self {
+    pub(crate) fn of(address: SocketAddr, host: &'static str) -> Self {
         let leave = Arc::new(AtomicBool::new(false));
         let left = Arc::clone(&leave);
         let begin = Instant::now();
@@ -327,7 +327,7 @@ impl Visitor {
     }
 
     /// Ends it; nothing must have been noticed.
-    pub fn noticed_nothing(self) {
+    pub(crate) fn noticed_nothing(self) {
         self.leave.store(true, Ordering::Relaxed);
         let (asked, noticed) = self.asking.join().unwrap();
         assert!(asked > 0 && noticed.is_empty(), "{} of {asked}: {noticed:#?}", noticed.len());
@@ -337,7 +337,7 @@ impl Visitor {
 // ---- HAProxy ----
 
 /// HAProxy's answer to one command, over a session of its own.
-pub fn runtime_api(socket: &Path, command: &str) -> io::Result<String> {
+pub(crate) fn runtime_api(socket: &Path, command: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(ANSWER))?;
     stream.write_all(format!("{command}\n").as_bytes())?;
@@ -347,14 +347,14 @@ pub fn runtime_api(socket: &Path, command: &str) -> io::Result<String> {
 }
 
 /// The process that listens on an admin socket.
-pub fn haproxy_pid(socket: &Path) -> io::Result<u32> {
+pub(crate) fn haproxy_pid(socket: &Path) -> io::Result<u32> {
     let info = runtime_api(socket, "show info")?;
     let pid = info.lines().find_map(|line| line.strip_prefix("Pid: ")?.parse().ok());
     pid.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, info))
 }
 
 /// Sends a signal to a process that this test started.
-pub fn kill(signal: &str, pid: u32) {
+pub(crate) fn kill(signal: &str, pid: u32) {
     let status = Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
     assert!(status.success(), "kill {signal} {pid}: {status}");
 }
