@@ -209,8 +209,8 @@ fn a_sidecar_follows_the_containers() {
     sidecar.scale(1);
     hosts_come_and_go(&sidecar);
     networks_are_followed(&sidecar);
-
     visitor.noticed_nothing();
+    haproxys_networks_are_followed(&sidecar);
     assert_eq!(sidecar.haproxy(), haproxy);
 }
 
@@ -232,6 +232,9 @@ fn what_cannot_be_served_is_rejected(sidecar: &Sidecar) {
     let island = rejection(&status, &sidecar.share.named("island"), "network");
     assert!(island.is_some_and(|reason| reason.contains("shares no network with HAProxy")), "{island:?}");
     assert_eq!(get(sidecar.http, "island.example", "/").unwrap().status, 404);
+    let all = status["rejected"].as_array().unwrap().iter();
+    let ours = all.filter(|entry| entry["container"].as_str().unwrap().starts_with(&sidecar.share.name));
+    assert_eq!(ours.count(), 2, "{status}");
 }
 
 fn it_says_how_it_is(sidecar: &Sidecar) {
@@ -293,8 +296,11 @@ fn networks_are_followed(sidecar: &Sidecar) {
         let status = status(sidecar.admin)?;
         rejection(&status, &island, "network").map(drop).ok_or_else(|| status.to_string())
     });
+}
 
-    // HAProxy moves: what it can reach follows.
+/// Nobody visits meanwhile: Docker closes a container's published ports for a
+/// moment when its networks change.
+fn haproxys_networks_are_followed(sidecar: &Sidecar) {
     let (away, haproxy) = (sidecar.share.named("away"), sidecar.share.named("haproxy"));
     sidecar.docker(&["network", "connect", &away, &haproxy]);
     served(sidecar.http, "island.example");

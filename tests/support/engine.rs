@@ -194,10 +194,10 @@ impl Share {
         for (list, remove) in lists {
             let found = self.docker.attempt(&[list, &["--filter", &filter]].concat()).unwrap_or_default();
             let found: Vec<&str> = found.lines().collect();
-            if !found.is_empty() {
-                if let Err(error) = self.docker.attempt(&[remove, &found[..]].concat()) {
-                    eprintln!("can't be removed: {error}");
-                }
+            if !found.is_empty()
+                && let Err(error) = self.docker.attempt(&[remove, &found[..]].concat())
+            {
+                eprintln!("can't be removed: {error}");
             }
         }
     }
@@ -209,12 +209,13 @@ impl Share {
         eprintln!("==== containers\n{all}");
         let names = self.docker.attempt(&["ps", "-a", "--filter", &filter, "--format", "{{.Names}}"]);
         for name in names.unwrap_or_default().lines() {
-            let logs = self.docker.command(&["logs", "--tail", "80", name]).output().unwrap();
-            eprintln!(
-                "==== log of {name}\n{}{}",
-                String::from_utf8_lossy(&logs.stdout),
-                String::from_utf8_lossy(&logs.stderr)
-            );
+            let logs = self.docker.command(&["logs", name]).output().unwrap();
+            let text = [logs.stdout, logs.stderr].concat();
+            let text = String::from_utf8_lossy(&text);
+            // Of HAProxy's, only what went wrong.
+            let lines: Vec<&str> = text.lines().filter(|line| !line.contains(" 200 ")).collect();
+            let last = &lines[lines.len().saturating_sub(150)..];
+            eprintln!("==== log of {name}\n{}", last.join("\n"));
         }
     }
 }
@@ -330,7 +331,8 @@ impl Visitor {
     pub(crate) fn noticed_nothing(self) {
         self.leave.store(true, Ordering::Relaxed);
         let (asked, noticed) = self.asking.join().unwrap();
-        assert!(asked > 0 && noticed.is_empty(), "{} of {asked}: {noticed:#?}", noticed.len());
+        let some = &noticed[..noticed.len().min(10)];
+        assert!(asked > 0 && noticed.is_empty(), "{} of {asked}: {some:#?}", noticed.len());
     }
 }
 
