@@ -38,27 +38,41 @@ pub async fn apply(client: &mut Client, plan: &Plan) -> Applied {
 }
 
 fn tell(plan: &Plan, applied: &Applied) {
-    let took_ms = applied.took.as_secs_f64() * 1e3;
+    let took_ms = (applied.took.as_secs_f64() * 1e5).round() / 1e2;
     let loud = plan.steps.len() <= LOUD_STEPS;
-    for (step, verdict) in plan.steps.iter().zip(&applied.verdicts) {
-        tell_step(step, verdict, took_ms, loud);
+    let mut told = plan.steps.iter().zip(&applied.verdicts).peekable();
+    while let Some((step, verdict)) = told.next() {
+        if *verdict != Verdict::Done {
+            tell_failure(step, verdict);
+            continue;
+        }
+        if !loud {
+            debug!(command = %step.command, reason = %step.reason, "done");
+            continue;
+        }
+        // All that was done to one server makes one line.
+        let mut commands = step.command.to_string();
+        while let Some((next, _)) = told.next_if(|(next, verdict)| {
+            **verdict == Verdict::Done && next.reason == step.reason && same_server(step, next)
+        }) {
+            commands.push_str("; ");
+            commands.push_str(&next.command.to_string());
+        }
+        info!(took_ms, "{}: {commands}", step.reason);
     }
     if !loud {
-        info!(
-            commands = plan.steps.len(),
-            answered = applied.verdicts.len(),
-            took_ms = format_args!("{took_ms:.1}"),
-            "a large plan was sent"
-        );
+        info!(took_ms, "{} of {} commands are answered", applied.verdicts.len(), plan.steps.len());
     }
 }
 
-fn tell_step(step: &Step, verdict: &Verdict, took_ms: f64, loud: bool) {
+fn same_server(one: &Step, other: &Step) -> bool {
+    one.command.server().is_some() && one.command.server() == other.command.server()
+}
+
+fn tell_failure(step: &Step, verdict: &Verdict) {
     let (command, reason) = (&step.command, step.reason);
-    let took_ms = format_args!("{took_ms:.2}");
     match verdict {
-        Verdict::Done if loud => info!(%command, %reason, took_ms, "done"),
-        Verdict::Done => debug!(%command, %reason, took_ms, "done"),
+        Verdict::Done => {}
         Verdict::Deferred(answer) => debug!(%command, answer, "put off by HAProxy; tried again later"),
         Verdict::AlreadySo(answer) if is_clearing(command) => debug!(%command, answer, "was so already"),
         Verdict::AlreadySo(answer) => info!(%command, answer, "HAProxy was not as remembered; looking again"),

@@ -19,15 +19,14 @@ use crate::core::command::Check;
 use crate::core::desired::{Desired, HaproxyPlace};
 use crate::core::name::ClassName;
 use crate::core::state::State;
-use crate::docker::client::{DockerAddress, DockerError};
-use crate::docker::watch::{WatchConfig, watch};
+use crate::docker::{DockerAddress, DockerError, TlsMaterial, WatchConfig, watch};
 use crate::haproxy_config::{self, ConfigPath, ConfigSettings, Identity, RuntimeSocket};
 use crate::haproxy_process::{self, BinaryError, HaproxyBinary, Launch};
 use crate::metrics::Metrics;
 use crate::reconcile::Rules;
 use crate::report::Mode;
 use crate::runtime_api::RuntimeApiAddress;
-use crate::settings::{HaproxyMode, RuntimeApi, Settings};
+use crate::settings::{DockerEngine, HaproxyMode, RuntimeApi, Settings};
 use crate::shutdown::Signals;
 
 /// Changes from Docker that may wait for the controller. A full channel slows
@@ -106,7 +105,8 @@ async fn drive(
 
     let (changes_in, docker) = mpsc::channel(WAITING_CHANGES);
     let watch_stop = CancellationToken::new();
-    let watching = WatchConfig::new(DockerAddress::from(&settings.docker), settings.resync);
+    let watching =
+        WatchConfig { resync: settings.resync, ..WatchConfig::new(docker_address(&settings.docker)?) };
     let watcher = tokio::spawn(watch(watching, changes_in, watch_stop.clone()));
 
     let (news_in, process) = mpsc::channel(16);
@@ -150,6 +150,14 @@ async fn drive(
     }
     let _ = tokio::time::timeout(Duration::from_secs(1), watcher).await;
     Ok(())
+}
+
+fn docker_address(engine: &DockerEngine) -> Result<DockerAddress, DockerError> {
+    let tls = match engine {
+        DockerEngine::Tls { certificates, .. } => Some(TlsMaterial::new(certificates)?),
+        DockerEngine::Unix(_) | DockerEngine::Tcp { .. } => None,
+    };
+    DockerAddress::parse(&engine.to_string(), tls)
 }
 
 fn runtime_api(settings: &Settings) -> RuntimeApiAddress {

@@ -92,7 +92,7 @@ down() {
             "$docker" rmi "$image" >/dev/null || say "$image is still in use and stays"
         fi
     done
-    "$docker" image prune -f --filter label=image.hapilot=local >/dev/null
+    "$docker" image prune -f --filter label=io.hapilot.image=local >/dev/null
     say "removed; the base image and the Docker engine stay (an engine that 'make demo' started by" \
         "hand ends with: compose/setup/engine.sh stop)"
 }

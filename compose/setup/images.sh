@@ -19,7 +19,7 @@ build() { # IMAGE CONTEXT DOCKERFILE
     done
     say "building $1"
     log=$(mktemp)
-    "$docker" build "${arguments[@]}" --label image.hapilot=local --tag "$1" --file "$3" "$2" \
+    "$docker" build "${arguments[@]}" --label io.hapilot.image=local --tag "$1" --file "$3" "$2" \
         >"$log" 2>&1 || {
         tail -n 30 "$log" >&2
         rm -f "$log"

@@ -31,8 +31,8 @@ pub(super) struct DockerNews {
 }
 
 impl DockerNews {
-    pub(super) fn connected(&mut self, version: Option<String>) {
-        *self = Self { connected: true, version, error: None };
+    pub(super) fn connected(&mut self, version: String) {
+        *self = Self { connected: true, version: Some(version), error: None };
     }
 
     pub(super) fn failed(&mut self, error: String) {

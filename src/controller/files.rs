@@ -34,7 +34,8 @@ pub(super) struct Files {
     last_change: Option<Instant>,
     urgent: bool,
     not_before: Option<Instant>,
-    question: Option<ConfigQuestion>,
+    /// Who waits for the files, and since when.
+    question: Option<(Instant, ConfigQuestion)>,
 }
 
 impl Files {
@@ -61,7 +62,7 @@ impl Files {
 
     /// HAProxy is about to be started.
     pub(super) fn ask(&mut self, question: ConfigQuestion) {
-        self.question = Some(question);
+        self.question = Some((Instant::now(), question));
     }
 
     /// When the next writing is due; `None` if the files are up to date.
@@ -72,7 +73,7 @@ impl Files {
             false => (last + QUIET).min(first + LATEST),
         });
         let changed = changed.map(|due| self.not_before.map_or(due, |at| due.max(at)));
-        if self.question.is_some() { Some(Instant::now()) } else { changed }
+        self.question.as_ref().map(|(asked, _)| *asked).or(changed)
     }
 
     /// Writes a state and answers who asked.
@@ -113,7 +114,7 @@ impl Files {
     }
 
     fn answer(&mut self, outcome: Result<PathBuf, InstallError>) {
-        if let Some(question) = self.question.take() {
+        if let Some((_, question)) = self.question.take() {
             // Who asked may have been stopped meanwhile; then nobody waits.
             let _ = question.send(outcome);
         }

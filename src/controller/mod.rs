@@ -106,6 +106,8 @@ pub struct Controller {
     docker: answer::DockerNews,
     haproxy: answer::HaproxyNews,
     begun: Instant,
+    /// HAProxy's process runs (spawn), or is somebody else's care (attach).
+    running: bool,
     /// The first list has arrived: from now on an absent container is gone.
     listed: bool,
     /// Something may have to be done.
@@ -156,6 +158,7 @@ impl Controller {
             docker: answer::DockerNews::default(),
             haproxy: answer::HaproxyNews::default(),
             begun: now,
+            running: config.mode == Mode::Attach,
             listed: false,
             wake: false,
             event_at: None,
@@ -195,7 +198,7 @@ impl Controller {
                 Some(news) = inputs.process.recv() => self.take_process(news),
                 Some(question) = inputs.configs.recv() => self.files.ask(question),
                 () = inputs.resync.notified() => self.due.resync = Instant::now(),
-                () = closed(self.link.as_mut()) => self.lost("HAProxy closed the connection".to_owned()),
+                () = closed(self.link.as_mut()) => self.lost("HAProxy closed the connection"),
                 () = sleep_until(next) => {}
             }
         }
@@ -210,7 +213,7 @@ impl Controller {
             if self.listed {
                 next = self.due.turn.map_or(next, |due| next.min(due));
             }
-        } else {
+        } else if self.running {
             next = next.min(self.due.connect);
         }
         // Before the first list there is nothing to write, for a while.
@@ -225,7 +228,7 @@ impl Controller {
             self.suppose();
         }
         self.write_files(now).await;
-        if self.link.is_none() && now >= self.due.connect {
+        if self.link.is_none() && self.running && now >= self.due.connect {
             self.connect().await;
         }
         if self.link.is_some() {
@@ -292,14 +295,14 @@ impl Controller {
         }
     }
 
-    fn lost(&mut self, error: String) {
-        self.metrics.error(ErrorKind::Haproxy);
-        warn!(error, "the connection to HAProxy is lost");
-        self.haproxy.failed(&error);
-        if let Some(link) = self.link.take()
-            && link.is_fresh()
-        {
-            self.pool.clone_from(&link.observed().pool);
+    fn lost(&mut self, error: &str) {
+        self.haproxy.failed(error);
+        if let Some(link) = self.link.take() {
+            self.metrics.error(ErrorKind::Haproxy);
+            warn!(error, "the connection to HAProxy is lost");
+            if link.is_fresh() {
+                self.pool.clone_from(&link.observed().pool);
+            }
         }
         self.unsettle();
         self.due.connect = Instant::now();
@@ -348,7 +351,7 @@ impl Controller {
     /// connection is given up, and everything is read again over a new one.
     fn broke(&mut self, error: TurnError) {
         let text = error.to_string();
-        self.lost(text.clone());
+        self.lost(&text);
         if self.trouble.as_ref() != Some(&text) {
             error!(error = text, "HAProxy's state is not as hapilot wants it");
         }
@@ -391,7 +394,7 @@ impl Controller {
         self.due.heartbeat = Instant::now() + HEARTBEAT;
         let Some(link) = self.link.as_mut() else { return };
         if let Err(error) = link.client_mut().heartbeat().await {
-            self.lost(error.to_string());
+            self.lost(&error.to_string());
         }
     }
 
@@ -399,8 +402,12 @@ impl Controller {
         debug!(?change, "news from Docker");
         let desired = self.reconcile.desired_mut();
         match change {
-            Change::Snapshot { containers, .. } => {
-                desired.replace(containers);
+            Change::Snapshot { containers, unreadable, .. } => {
+                self.told.all_readable();
+                for (id, reason) in &unreadable {
+                    self.told.unreadable(id, reason);
+                }
+                desired.replace_readable(containers, &unreadable.into_iter().map(|(id, _)| id).collect());
                 self.listed = true;
                 self.wake = true;
             }
@@ -419,7 +426,10 @@ impl Controller {
                 self.event_at = Some(self.event_at.map_or(event_at, |at| at.min(event_at)));
                 self.wake = true;
             }
-            Change::Connected { engine_version, .. } => self.docker.connected(engine_version),
+            Change::Connected { engine_version, api_version } => {
+                debug!(engine_version, api_version, "connected to Docker");
+                self.docker.connected(engine_version);
+            }
             Change::Disconnected { error } => {
                 self.metrics.error(ErrorKind::Docker);
                 self.docker.failed(error);
@@ -428,20 +438,23 @@ impl Controller {
     }
 
     fn take_process(&mut self, news: ProcessNews) {
+        self.running = matches!(news, ProcessNews::Running { .. });
         match news {
-            ProcessNews::Running { pid, adopted: true } => {
-                info!(pid, "took over the HAProxy that runs already")
+            ProcessNews::Running { pid, adopted } => {
+                let how =
+                    if adopted { "took over the HAProxy that runs already" } else { "HAProxy is started" };
+                info!(pid, "{how}");
+                self.due.connect = Instant::now();
             }
-            ProcessNews::Running { pid, adopted: false } => info!(pid, "HAProxy is started"),
-            ProcessNews::Ended(how) => warn!(how, "HAProxy ended; it is started again"),
+            ProcessNews::Ended(how) => {
+                warn!(how, "HAProxy ended; it is started again");
+                self.lost(&how);
+            }
             ProcessNews::Failed(why) => {
                 if self.haproxy.failed(&why) {
                     error!(error = why, "HAProxy can't be started; hapilot goes on trying");
                 }
             }
-        }
-        if self.link.is_none() {
-            self.due.connect = Instant::now();
         }
     }
 }

@@ -46,6 +46,11 @@ impl Told {
         }
     }
 
+    /// A full list begins: what can't be inspected is told anew.
+    pub(super) fn all_readable(&mut self) {
+        self.unreadable.clear();
+    }
+
     /// A container could be inspected, or is gone.
     pub(super) fn readable(&mut self, id: &ContainerId) {
         self.unreadable.remove(id);

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::claim;
 use super::command::{Capabilities, Check, Command, ServerRef};
 use super::diff::Change;
 use super::name::{BackendName, ClassName, MapWord};
@@ -147,17 +148,40 @@ const DISCARD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
 #[must_use]
 pub fn plan(changes: &[Change], ground: &Ground<'_>) -> Plan {
     let mut stages = Stages::default();
-    let added: BTreeSet<SocketAddr> = changes
+    let added: BTreeSet<Standing<'_>> = changes
         .iter()
         .filter_map(|change| match change {
-            Change::AddServer(_, server) => Some(server.address),
+            Change::AddServer(at, server) => standing(at, server),
             _ => None,
         })
         .collect();
+    let filling: BTreeSet<&BackendName> = changes.iter().filter_map(becomes_ready).collect();
     for change in changes {
-        stages.put(change, ground, &added);
+        stages.put(change, ground, &added, &filling);
     }
     stages.into_plan()
+}
+
+/// A container (its short identifier) at an address. An address alone says
+/// nothing: Docker hands it on at once.
+type Standing<'a> = (&'a str, SocketAddr);
+
+/// The container behind a server; `None` for a server that hapilot didn't name.
+fn standing<'a>(at: &'a ServerRef, server: &Server) -> Option<Standing<'a>> {
+    Some((claim::id_of_server(&at.server)?, server.address))
+}
+
+/// The backend in which a server takes traffic that took none there before.
+fn becomes_ready(change: &Change) -> Option<&BackendName> {
+    match change {
+        Change::AddServer(at, to) if to.admin == Admin::Ready => Some(&at.backend),
+        Change::ChangeServer { server, from, to }
+            if to.admin == Admin::Ready && (from.admin != Admin::Ready || from.address != to.address) =>
+        {
+            Some(&server.backend)
+        }
+        _ => None,
+    }
 }
 
 /// The parts of a plan, in the order in which they are sent.
@@ -191,16 +215,24 @@ impl Stages {
         Plan { steps: stages.into_iter().flatten().collect(), waiting: self.waiting }
     }
 
-    fn put(&mut self, change: &Change, ground: &Ground<'_>, added: &BTreeSet<SocketAddr>) {
+    fn put(
+        &mut self,
+        change: &Change,
+        ground: &Ground<'_>,
+        added: &BTreeSet<Standing<'_>>,
+        filling: &BTreeSet<&BackendName>,
+    ) {
         match change {
             Change::AddBackend(backend) => self.add_backend(backend, ground),
             Change::RemoveBackend(backend) => self.remove_backend(backend, ground),
             Change::AddServer(server, to) => self.add_server(server, to, ground),
-            Change::ChangeServer { server, from, to } => self.change_server(server, from, to),
+            Change::ChangeServer { server, from, to } => {
+                self.change_server(server, from, to, filling.contains(&server.backend));
+            }
             Change::RemoveServer(server, from) => {
                 // The same container, under another backend: it lives, so it
                 // serves until the host has moved.
-                let lives = added.contains(&from.address);
+                let lives = standing(server, from).is_some_and(|standing| added.contains(&standing));
                 self.remove_server(server, from, ground, lives);
             }
             Change::AddEntry(map, key, value) => {
@@ -271,7 +303,7 @@ impl Stages {
         }
     }
 
-    fn change_server(&mut self, server: &ServerRef, from: &Server, to: &Server) {
+    fn change_server(&mut self, server: &ServerRef, from: &Server, to: &Server, filling: bool) {
         let set = |admin| Command::SetServerState { server: server.clone(), admin };
         if from.address != to.address {
             // It may take traffic again when its new address has been read back:
@@ -289,7 +321,12 @@ impl Stages {
             let command = Command::SetServerWeight { server: server.clone(), weight: to.weight };
             self.make.push(Step { command, reason });
         }
-        if from.admin != to.admin {
+        if from.admin == Admin::Ready && to.admin == Admin::Drain && filling {
+            // HAProxy may refuse one of the better ones, or it is moving and
+            // not ready before the next plan.
+            let reason = "better ones are on their way";
+            self.waiting.push(Waiting { server: server.clone(), reason });
+        } else if from.admin != to.admin {
             let stage = match to.admin {
                 // A server that can't answer leaves at once; one that is merely
                 // worse than others leaves when they have joined.
@@ -297,6 +334,11 @@ impl Stages {
                 Admin::Drain => &mut self.retire,
                 Admin::Ready => &mut self.make,
             };
+            if from.admin == Admin::Maint {
+                // A plan may have been cut off before it could: whether a check
+                // is enabled can't be read back, and twice does no harm.
+                stage.push(Step { command: Command::EnableHealth { server: server.clone() }, reason });
+            }
             stage.push(Step { command: set(to.admin), reason });
         }
     }

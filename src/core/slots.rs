@@ -41,13 +41,29 @@ impl Slots {
     pub fn from_observed(observed: &Observed, add_backend: bool) -> Self {
         let mut slots = Self { add_backend, ..Self::default() };
         let names = observed.state.maps.get(&Map::Names);
+        let leading = leading_hosts(observed);
+        let mut doubtful = Vec::new();
         for backend in &observed.pool {
-            match names.and_then(|names| names.get(backend.as_str())) {
-                Some(service) => slots.lend(backend.clone(), service.clone()),
-                None if has_servers(observed, backend) => {}
-                None => {
-                    slots.free.insert(backend.clone());
+            let noted = names.and_then(|names| names.get(backend.as_str()));
+            let hosts = leading.get(backend.as_str()).map(Vec::as_slice).unwrap_or_default();
+            match noted {
+                Some(service) if hosts.is_empty() || hosts.contains(&service) => {
+                    slots.lend(backend.clone(), service.clone());
                 }
+                _ => doubtful.push((backend, noted, hosts)),
+            }
+        }
+        // A hand took the note away or changed it. Whom visitors reach there
+        // keeps it: moving a host needs a free backend, and there may be none.
+        for (backend, noted, hosts) in doubtful {
+            let class = backend.class().unwrap_or_default();
+            let homeless =
+                |host: &&&MapWord| !slots.holders.contains_key(&(class.to_owned(), (**host).clone()));
+            let heir = hosts.iter().find(homeless).copied().filter(|_| has_servers(observed, backend));
+            if let Some(service) = heir.or(noted).cloned() {
+                slots.lend(backend.clone(), service);
+            } else if !has_servers(observed, backend) {
+                slots.free.insert(backend.clone());
             }
         }
         slots
@@ -123,6 +139,16 @@ impl Slots {
         self.holders.entry((class, service.clone())).or_insert_with(|| backend.clone());
         self.lent.insert(backend, service);
     }
+}
+
+/// The hosts that lead to each backend. What a loan notes for a host is the
+/// host itself: [`BackendKey::service`].
+fn leading_hosts(observed: &Observed) -> BTreeMap<&str, Vec<&MapWord>> {
+    let mut leading: BTreeMap<&str, Vec<&MapWord>> = BTreeMap::new();
+    for (host, backend) in observed.state.maps.get(&Map::Hosts).into_iter().flatten() {
+        leading.entry(backend.as_str()).or_default().push(host);
+    }
+    leading
 }
 
 fn has_servers(observed: &Observed, backend: &BackendName) -> bool {

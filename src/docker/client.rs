@@ -1,0 +1,264 @@
+//! The calls that we make to an engine, each with a deadline.
+//!
+//! What lives here: connecting, negotiating the API version, list, inspect,
+//! ping. What it must not know: when a call is made, and what its answer is
+//! used for.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard::errors::Error as BollardError;
+use bollard::models::{ContainerSummary, EventMessage};
+use bollard::query_parameters::{EventsOptions, InspectContainerOptions};
+use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
+use futures_util::{Stream, StreamExt};
+use http_body_util::{BodyExt, Either, Full, Limited};
+use hyper::Request;
+
+use super::address::DockerAddress;
+use super::array::ArraySplitter;
+use super::convert::{self, Listed, Sight};
+use super::error::DockerError;
+use super::transport::Transport;
+use crate::core::container::{Container, ContainerId};
+use crate::core::endpoint::Vantage;
+
+/// Running and paused containers: `{"status":["running","paused"]}`.
+const LIST: &str = "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%2C%22paused%22%5D%7D";
+/// How much of an error's body is read.
+const ERROR_BODY: usize = 64 << 10;
+/// How many containers may each share the network of the next.
+const SIGHT_HOPS: usize = 8;
+
+/// How long each kind of call may take, answer included.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// Connecting and asking for the version.
+    pub connect: Duration,
+    /// One ping.
+    pub ping: Duration,
+    /// One inspect.
+    pub inspect: Duration,
+    /// One list. A busy engine needs seconds for 10,000 containers.
+    pub list: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            ping: Duration::from_secs(5),
+            inspect: Duration::from_secs(5),
+            list: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What an engine says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Engine {
+    /// Version of the API that is spoken with it: the lower of its newest and ours.
+    pub api_version: String,
+    /// Its own version, as text.
+    pub engine_version: String,
+}
+
+/// A connection to one engine. Clones share it.
+#[derive(Clone)]
+pub struct DockerClient {
+    docker: Docker,
+    transport: Transport,
+    address: String,
+    deadlines: Deadlines,
+}
+
+impl DockerClient {
+    /// Connects and negotiates the API version. `kept` is how many unused
+    /// connections are kept open. Every kind of [`DockerError`] can occur,
+    /// except [`DockerError::NotFound`].
+    pub async fn connect(
+        address: &DockerAddress,
+        deadlines: Deadlines,
+        kept: usize,
+    ) -> Result<(Self, Engine), DockerError> {
+        let transport = Transport::new(address, kept)?;
+        let bollard_transport = transport.clone();
+        let send = move |request: BollardRequest| {
+            let transport = bollard_transport.clone();
+            async move { transport.send(request).await.map_err(BollardError::from) }
+        };
+        // Bollard's own deadline covers the head of an answer only, in whole
+        // seconds; ours are stricter.
+        let longest = deadlines.list.max(deadlines.inspect).max(deadlines.connect).as_secs() + 1;
+        let address = address.to_string();
+        let docker = Docker::connect_with_custom_transport(
+            send,
+            Some(transport.base().to_owned()),
+            longest,
+            API_DEFAULT_VERSION,
+        )
+        .map_err(|error| DockerError::bollard(&address, "connect", deadlines.connect, &error))?;
+        let client = Self { docker, transport, address, deadlines };
+        let engine = client.negotiate().await?;
+        client.transport.set_version(&engine.api_version);
+        Ok((client, engine))
+    }
+
+    /// Asks whether the engine lives.
+    pub async fn ping(&self) -> Result<(), DockerError> {
+        self.call("ping", self.deadlines.ping, self.docker.ping()).await.map(drop)
+    }
+
+    /// The facts about one container, whatever its state.
+    pub async fn inspect(&self, id: &ContainerId) -> Result<Container, DockerError> {
+        let what = || format!("inspect of {id}");
+        let call = self.docker.inspect_container(id.as_str(), None::<InspectContainerOptions>);
+        let answer = self.call(what, self.deadlines.inspect, call).await?;
+        convert::container(answer).map_err(|error| DockerError::garbage(what(), error))
+    }
+
+    /// Calls `each` for every running or paused container, while the list
+    /// arrives. An element that can't be read spoils no other: of it only the
+    /// identifier is handed on, and not even that if it has none.
+    pub async fn list(
+        &self,
+        each: impl FnMut(Result<Listed, Option<ContainerId>>),
+    ) -> Result<(), DockerError> {
+        let after = self.deadlines.list;
+        match tokio::time::timeout(after, self.read_list(each)).await {
+            Ok(result) => result,
+            Err(_) => Err(DockerError::Timeout { what: "list".into(), after }),
+        }
+    }
+
+    /// From where the container `id` (HAProxy's own) reaches others; follows
+    /// `container:` modes.
+    pub async fn vantage_of(&self, id: &ContainerId) -> Result<Vantage, DockerError> {
+        let mut id = id.clone();
+        for _ in 0..SIGHT_HOPS {
+            match convert::sight(&self.inspect(&id).await?) {
+                Sight::From(vantage) => return Ok(vantage),
+                Sight::SameAs(other) => id = other,
+            }
+        }
+        Err(DockerError::garbage(format!("inspect of {id}"), "the network modes go round in a circle"))
+    }
+
+    /// The engine's events, unread: nothing is sent before the first poll.
+    pub(super) fn events(
+        &self,
+        since: String,
+        filters: HashMap<String, Vec<String>>,
+    ) -> impl Stream<Item = Result<EventMessage, DockerError>> + Send + Unpin + 'static {
+        let options = EventsOptions { since: Some(since), until: None, filters: Some(filters) };
+        let (address, deadline) = (self.address.clone(), self.deadlines.connect);
+        let stream = self.docker.events(Some(options));
+        Box::pin(stream.map(move |item| {
+            item.map_err(|error| DockerError::bollard(&address, "events", deadline, &error))
+        }))
+    }
+
+    async fn negotiate(&self) -> Result<Engine, DockerError> {
+        let said = self.call("version", self.deadlines.connect, self.docker.version()).await?;
+        let wrong = |reason: String| DockerError::Version { address: self.address.clone(), reason };
+        let newest = said.api_version.unwrap_or_default();
+        let ours = (API_DEFAULT_VERSION.major_version, API_DEFAULT_VERSION.minor_version);
+        let engines = version_number(&newest).ok_or_else(|| {
+            wrong("it answers, but does not tell its API version: is this a Docker engine?".into())
+        })?;
+        let oldest = said.min_api_version.unwrap_or_default();
+        if version_number(&oldest).is_some_and(|oldest| oldest > ours) {
+            return Err(wrong(format!(
+                "it speaks API {oldest} and later, hapilot speaks up to {API_DEFAULT_VERSION}"
+            )));
+        }
+        let (major, minor) = engines.min(ours);
+        Ok(Engine {
+            api_version: format!("{major}.{minor}"),
+            engine_version: super::error::shown(&said.version.unwrap_or_default()),
+        })
+    }
+
+    async fn read_list(
+        &self,
+        mut each: impl FnMut(Result<Listed, Option<ContainerId>>),
+    ) -> Result<(), DockerError> {
+        const WHAT: &str = "list";
+        let request = Request::get(format!("{}{LIST}", self.transport.base()))
+            .body(Either::Left(Full::default()))
+            .map_err(|error| DockerError::garbage(WHAT, error))?;
+        let response = self
+            .transport
+            .send(request)
+            .await
+            .map_err(|error| DockerError::transport(&self.address, WHAT, &error))?;
+        let (head, mut body) = response.into_parts();
+        if !head.status.is_success() {
+            let read =
+                Limited::new(body, ERROR_BODY).collect().await.map(http_body_util::Collected::to_bytes);
+            let text = read.unwrap_or_default();
+            return Err(DockerError::status(WHAT, head.status.as_u16(), &String::from_utf8_lossy(&text)));
+        }
+        let mut splitter = ArraySplitter::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame
+                .map_err(|error| DockerError::Broken { what: WHAT.into(), reason: error.to_string() })?;
+            let Some(bytes) = frame.data_ref() else { continue };
+            splitter
+                .feed(bytes, |element| each(read_element(element)))
+                .map_err(|error| DockerError::garbage(WHAT, error))?;
+        }
+        splitter.finish().map_err(|error| DockerError::garbage(WHAT, error))
+    }
+
+    async fn call<T>(
+        &self,
+        what: impl Named,
+        after: Duration,
+        call: impl Future<Output = Result<T, BollardError>>,
+    ) -> Result<T, DockerError> {
+        match tokio::time::timeout(after, call).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(DockerError::bollard(&self.address, what.name(), after, &error)),
+            Err(_) => Err(DockerError::Timeout { what: what.name(), after }),
+        }
+    }
+}
+
+/// One element of a list, or at least its identifier.
+fn read_element(element: &[u8]) -> Result<Listed, Option<ContainerId>> {
+    #[derive(serde::Deserialize)]
+    struct OnlyId {
+        #[serde(rename = "Id")]
+        id: String,
+    }
+    let read = serde_json::from_slice::<ContainerSummary>(element)
+        .map_err(|error| super::error::shown(&error.to_string()))
+        .and_then(|summary| convert::listed(summary).map_err(|error| error.to_string()));
+    read.map_err(|error| {
+        tracing::warn!(error, "an element of Docker's list can't be read");
+        serde_json::from_slice::<OnlyId>(element).ok().and_then(|element| ContainerId::new(&element.id))
+    })
+}
+
+/// A call's name, built only if an error needs it.
+trait Named {
+    fn name(self) -> String;
+}
+
+impl Named for &str {
+    fn name(self) -> String {
+        self.to_owned()
+    }
+}
+
+impl<F: FnOnce() -> String> Named for F {
+    fn name(self) -> String {
+        self()
+    }
+}
+
+fn version_number(text: &str) -> Option<(usize, usize)> {
+    let (major, minor) = text.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}

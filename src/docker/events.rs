@@ -1,0 +1,229 @@
+//! The event stream: which containers are to be looked at again.
+//!
+//! What lives here: one connection's stream, read at once whatever the rest of
+//! the program does (an engine throws away events for a reader that lags by
+//! 1,024 of them), and the pings that tell a quiet stream from a dead one.
+//! What it must not know: what a container's state is.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bollard::models::{EventMessage, EventMessageTypeEnum};
+use futures_util::{Stream, StreamExt};
+use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::client::DockerClient;
+use super::error::DockerError;
+use crate::core::container::ContainerId;
+
+/// What the engine is asked to send: what can change a fact about a running
+/// container, of types `container` and `network`. Not `kill`: a signal alone
+/// changes nothing that an inspect shows; `die` follows if the process obeys.
+const ACTIONS: [&str; 13] = [
+    "start",
+    "restart",
+    "die",
+    "stop",
+    "destroy",
+    "pause",
+    "unpause",
+    "rename",
+    "update",
+    "oom",
+    "health_status",
+    "connect",
+    "disconnect",
+];
+
+/// Why and since when a container is to be looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Touched {
+    /// Arrival of the oldest event about it.
+    pub(super) at: Instant,
+    /// True if one of the events can be the first we hear of a running
+    /// container. `die` and `connect` can't: a container that we don't know
+    /// needs no look because of them.
+    pub(super) may_begin: bool,
+}
+
+/// One connection's events, gathered by container.
+#[derive(Debug)]
+pub(super) struct EventStream {
+    inbox: Arc<Inbox>,
+    _reader: AbortOnDropHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    content: Mutex<Content>,
+    changed: Notify,
+}
+
+/// Bounded by the number of containers, not of events.
+#[derive(Debug, Default)]
+struct Content {
+    touched: HashMap<ContainerId, Touched>,
+    ended: Option<DockerError>,
+}
+
+impl EventStream {
+    /// Opens a stream that begins with the events since `since` by the
+    /// engine's clock, and reads it until it ends or a ping of a quiet stream
+    /// (after `quiet` without an event) fails.
+    pub(super) fn open(client: DockerClient, since: SystemTime, quiet: Duration) -> Self {
+        let inbox = Arc::new(Inbox::default());
+        let events = client.events(timestamp(since), filters());
+        let reader = tokio::spawn({
+            let inbox = Arc::clone(&inbox);
+            async move {
+                let error = read(&client, events, quiet, &inbox).await;
+                inbox.lock().ended = Some(error);
+                inbox.changed.notify_one();
+            }
+        });
+        Self { inbox, _reader: AbortOnDropHandle::new(reader) }
+    }
+
+    /// Waits until there is something to take.
+    pub(super) async fn wait(&self) {
+        loop {
+            {
+                let content = self.inbox.lock();
+                if !content.touched.is_empty() || content.ended.is_some() {
+                    return;
+                }
+            }
+            self.inbox.changed.notified().await;
+        }
+    }
+
+    /// Takes what has come. The error says that nothing more will come; it is
+    /// given after everything that came before.
+    pub(super) fn take(&self) -> Result<HashMap<ContainerId, Touched>, DockerError> {
+        let mut content = self.inbox.lock();
+        match &content.ended {
+            Some(error) if content.touched.is_empty() => Err(error.clone()),
+            _ => Ok(std::mem::take(&mut content.touched)),
+        }
+    }
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        // Nothing in a critical section can leave the content half changed.
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads events into the inbox; returns why that ended.
+async fn read(
+    client: &DockerClient,
+    mut events: impl Stream<Item = Result<EventMessage, DockerError>> + Unpin,
+    quiet: Duration,
+    inbox: &Inbox,
+) -> DockerError {
+    loop {
+        match tokio::time::timeout(quiet, events.next()).await {
+            Ok(Some(Ok(event))) => {
+                let Some((id, may_begin)) = subject(&event) else { continue };
+                let at = Instant::now();
+                let mut content = inbox.lock();
+                let touched = content.touched.entry(id).or_insert(Touched { at, may_begin });
+                touched.may_begin |= may_begin;
+                drop(content);
+                inbox.changed.notify_one();
+            }
+            Ok(Some(Err(error))) => {
+                if matches!(error, DockerError::Garbage { .. }) {
+                    tracing::warn!(%error, "Docker's event stream can't be read; connecting again");
+                }
+                return error;
+            }
+            Ok(None) => {
+                return DockerError::Broken {
+                    what: "events".into(),
+                    reason: "the engine ended the stream".into(),
+                };
+            }
+            Err(_) => {
+                if let Err(error) = client.ping().await {
+                    return error;
+                }
+            }
+        }
+    }
+}
+
+/// The container that an event is about, and whether it can be the first we
+/// hear of it; `None` for an event about something else.
+fn subject(event: &EventMessage) -> Option<(ContainerId, bool)> {
+    let actor = event.actor.as_ref()?;
+    let action = event.action.as_deref()?;
+    match event.typ? {
+        EventMessageTypeEnum::CONTAINER => {
+            let may_begin = !matches!(action, "die" | "stop" | "destroy" | "oom");
+            Some((ContainerId::new(actor.id.as_deref()?)?, may_begin))
+        }
+        // A container that joins a network before its start is announced by
+        // `start`; one that runs is known.
+        EventMessageTypeEnum::NETWORK => {
+            let container = actor.attributes.as_ref()?.get("container")?;
+            Some((ContainerId::new(container)?, false))
+        }
+        _ => None,
+    }
+}
+
+fn filters() -> HashMap<String, Vec<String>> {
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    HashMap::from([("type".into(), texts(&["container", "network"])), ("event".into(), texts(&ACTIONS))])
+}
+
+/// `seconds.nanoseconds`, as the engine wants `since`.
+fn timestamp(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{:09}", since.as_secs(), since.subsec_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn subject_of(event: Value) -> Option<(String, bool)> {
+        subject(&serde_json::from_value(event).unwrap()).map(|(id, begins)| (id.as_str().to_owned(), begins))
+    }
+
+    #[test]
+    fn subjects() {
+        let container = |action: &str| json!({"Type": "container", "Action": action, "Actor": {"ID": "c"}});
+        assert_eq!(subject_of(container("start")), Some(("c".into(), true)));
+        assert_eq!(subject_of(container("health_status: healthy")), Some(("c".into(), true)));
+        assert_eq!(subject_of(container("die")), Some(("c".into(), false)));
+        let network = json!({"Type": "network", "Action": "connect",
+            "Actor": {"ID": "n", "Attributes": {"container": "c", "name": "bridge"}}});
+        assert_eq!(subject_of(network), Some(("c".into(), false)));
+    }
+
+    #[test]
+    fn events_about_nothing_are_passed_over() {
+        for event in [
+            json!({}),
+            json!({"Type": "container", "Action": "start"}),
+            json!({"Type": "container", "Action": "start", "Actor": {}}),
+            json!({"Type": "container", "Action": "start", "Actor": {"ID": "a b"}}),
+            json!({"Type": "container", "Actor": {"ID": "c"}}),
+            json!({"Type": "network", "Action": "destroy", "Actor": {"ID": "n", "Attributes": {}}}),
+            json!({"Type": "image", "Action": "pull", "Actor": {"ID": "c"}}),
+        ] {
+            assert_eq!(subject_of(event.clone()), None, "{event}");
+        }
+    }
+
+    #[test]
+    fn a_time_stamp_has_nine_digits() {
+        assert_eq!(timestamp(UNIX_EPOCH + Duration::new(17, 5)), "17.000000005");
+    }
+}

@@ -1,0 +1,192 @@
+//! What we remember of each container: enough to see that it changed.
+//!
+//! What lives here: fingerprints, which containers can't be read, and what
+//! follows from an inspect or a list. What it must not know: sockets, and when
+//! a look is taken. The facts themselves are kept once, by whoever receives
+//! the changes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::convert::Listed;
+use crate::backoff::Backoff;
+use crate::core::container::{Container, ContainerId, Endpoint, Health, RunState};
+
+/// The containers of one engine that run, or were last seen running.
+#[derive(Debug)]
+pub(super) struct Inventory {
+    known: HashMap<ContainerId, Known>,
+    unreadable: HashMap<ContainerId, Unreadable>,
+    fingerprints: Fingerprints,
+    floor: Duration,
+    ceiling: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    /// Of what a list shows.
+    listed: u64,
+    /// Of everything.
+    facts: u64,
+}
+
+#[derive(Debug)]
+struct Unreadable {
+    reason: String,
+    due: Instant,
+    backoff: Backoff,
+}
+
+/// What an inspect means for whoever follows the changes.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// These are its facts now.
+    Changed(Container),
+    /// It no longer runs.
+    Gone,
+    /// It can't be read, for this reason; what was known stays in force.
+    Unreadable(String),
+}
+
+impl Inventory {
+    /// An empty one; unreadable containers are looked at again after waits
+    /// from `floor` to `ceiling`.
+    pub(super) fn new(floor: Duration, ceiling: Duration) -> Self {
+        Self {
+            known: HashMap::new(),
+            unreadable: HashMap::new(),
+            fingerprints: Fingerprints(RandomState::new()),
+            floor,
+            ceiling,
+        }
+    }
+
+    /// True if it runs, or ran when it was last seen, or can't be read.
+    pub(super) fn contains(&self, id: &ContainerId) -> bool {
+        self.known.contains_key(id) || self.unreadable.contains_key(id)
+    }
+
+    /// All that [`Self::contains`] is true for.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &ContainerId> {
+        self.known.keys().chain(self.unreadable.keys().filter(|id| !self.known.contains_key(*id)))
+    }
+
+    /// An inspect succeeded. `None` if that changes nothing.
+    pub(super) fn read(&mut self, container: Container) -> Option<Outcome> {
+        if container.run == RunState::Stopped {
+            return self.missing(&container.id);
+        }
+        let known = Known {
+            listed: self.fingerprints.of_container(&container),
+            facts: self.fingerprints.of_all(&container),
+        };
+        let before = self.known.insert(container.id.clone(), known);
+        let was_unreadable = self.unreadable.remove(&container.id).is_some();
+        (was_unreadable || before != Some(known)).then_some(Outcome::Changed(container))
+    }
+
+    /// The engine knows no such container, or it doesn't run. `None` if it
+    /// wasn't known anyway.
+    pub(super) fn missing(&mut self, id: &ContainerId) -> Option<Outcome> {
+        let known = self.known.remove(id).is_some();
+        let unreadable = self.unreadable.remove(id).is_some();
+        (known || unreadable).then_some(Outcome::Gone)
+    }
+
+    /// An inspect failed. `None` if it failed before for the same reason.
+    pub(super) fn failed(&mut self, id: &ContainerId, reason: String, now: Instant) -> Option<Outcome> {
+        let new = || Unreadable {
+            reason: String::new(),
+            due: now,
+            backoff: Backoff::new(self.floor, self.ceiling),
+        };
+        let entry = self.unreadable.entry(id.clone()).or_insert_with(new);
+        entry.due = now + entry.backoff.next();
+        if entry.reason == reason {
+            return None;
+        }
+        entry.reason.clone_from(&reason);
+        Some(Outcome::Unreadable(reason))
+    }
+
+    /// The time of the next look at an unreadable container.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.unreadable.values().map(|entry| entry.due).min()
+    }
+
+    /// Unreadable containers whose time has come, at most `limit`; each is put
+    /// off until `busy_until`, by when the look at it has an outcome.
+    pub(super) fn take_due(&mut self, now: Instant, busy_until: Instant, limit: usize) -> Vec<ContainerId> {
+        let due = self.unreadable.iter_mut().filter(|(_, entry)| entry.due <= now).take(limit);
+        due.map(|(id, entry)| {
+            entry.due = busy_until;
+            id.clone()
+        })
+        .collect()
+    }
+
+    /// True if a list shows nothing new of the container.
+    pub(super) fn is_as_listed(&self, id: &ContainerId, fingerprint: u64) -> bool {
+        self.known.get(id).is_some_and(|known| known.listed == fingerprint)
+    }
+
+    /// How this inventory takes fingerprints.
+    pub(super) fn fingerprints(&self) -> Fingerprints {
+        self.fingerprints.clone()
+    }
+}
+
+/// Takes fingerprints. Seeded at random, so that no container can choose facts
+/// that collide; clones agree.
+#[derive(Debug, Clone)]
+pub(super) struct Fingerprints(RandomState);
+
+impl Fingerprints {
+    /// Of what a list shows of a container.
+    pub(super) fn of_listed(&self, listed: &Listed) -> u64 {
+        self.visible(&listed.name, listed.run, listed.health, &listed.networks, &listed.labels)
+    }
+
+    fn of_container(&self, container: &Container) -> u64 {
+        let Container { name, run, health, networks, labels, .. } = container;
+        self.visible(name, *run, *health, networks, labels)
+    }
+
+    fn visible(
+        &self,
+        name: &str,
+        run: RunState,
+        health: Option<Health>,
+        networks: &BTreeMap<Arc<str>, Endpoint>,
+        labels: &BTreeMap<String, String>,
+    ) -> u64 {
+        let mut hasher = self.0.build_hasher();
+        name.hash(&mut hasher);
+        // A list hides the health of a paused container.
+        let seen = match (run, health) {
+            (RunState::Stopped, _) => 0_u8,
+            (RunState::Paused, _) => 1,
+            (RunState::Running, None) => 2,
+            (RunState::Running, Some(Health::Starting)) => 3,
+            (RunState::Running, Some(Health::Healthy)) => 4,
+            (RunState::Running, Some(Health::Unhealthy)) => 5,
+        };
+        seen.hash(&mut hasher);
+        for (network, endpoint) in networks {
+            (network, endpoint.ipv4, endpoint.ipv6).hash(&mut hasher);
+        }
+        labels.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn of_all(&self, container: &Container) -> u64 {
+        let mut hasher = self.0.build_hasher();
+        self.of_container(container).hash(&mut hasher);
+        let health = container.health.map(|health| health as u8);
+        let mode = format!("{:?}", container.network_mode);
+        (health, container.started_at, mode, &container.exposed_ports, &container.env).hash(&mut hasher);
+        hasher.finish()
+    }
+}

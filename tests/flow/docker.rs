@@ -1,0 +1,587 @@
+//! The Docker side against a fake engine: what is asked of the engine, and
+//! what is told of it.
+
+#[path = "../support/fake_docker/mod.rs"]
+mod fake_docker;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use fake_docker::{FakeContainer, FakeDocker, Fault};
+use hapilot::core::container::{Container, ContainerId, Health, NetworkMode, RunState};
+use hapilot::docker::{Change, Deadlines, DockerAddress, DockerClient, DockerError, WatchConfig, watch};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+/// A test that waits longer than this has failed; nothing is measured by it.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Long enough that nothing of the kind happens within a test.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// A fake engine, a watch on it, and what an attentive listener believes.
+struct Scene {
+    docker: FakeDocker,
+    changes: mpsc::Receiver<Change>,
+    believed: BTreeMap<ContainerId, Container>,
+    unreadable: BTreeMap<ContainerId, String>,
+    _watch: AbortOnDropHandle<()>,
+    _dir: TempDir,
+}
+
+fn engine() -> (FakeDocker, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    (FakeDocker::start(dir.path().join("docker.sock")), dir)
+}
+
+fn address(docker: &FakeDocker) -> DockerAddress {
+    DockerAddress::parse(&docker.address(), None).unwrap()
+}
+
+/// Settings under which nothing happens but what a test asks for.
+fn calm(config: &mut WatchConfig) {
+    config.resync = NEVER;
+    config.quiet = NEVER;
+    config.backoff_floor = Duration::from_millis(5);
+    config.backoff_ceiling = Duration::from_millis(20);
+}
+
+impl Scene {
+    fn new((docker, dir): (FakeDocker, TempDir), adjust: impl FnOnce(&mut WatchConfig)) -> Self {
+        let mut config = WatchConfig::new(address(&docker));
+        calm(&mut config);
+        adjust(&mut config);
+        let (out, changes) = mpsc::channel(64);
+        let watching = tokio::spawn(watch(config, out, CancellationToken::new()));
+        Self {
+            docker,
+            changes,
+            believed: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            _watch: AbortOnDropHandle::new(watching),
+            _dir: dir,
+        }
+    }
+
+    /// With a watch that has told its first snapshot.
+    async fn settled(engine: (FakeDocker, TempDir), adjust: impl FnOnce(&mut WatchConfig)) -> Self {
+        let mut scene = Self::new(engine, adjust);
+        scene.until_snapshot().await;
+        scene
+    }
+
+    async fn next(&mut self) -> Change {
+        let change = tokio::time::timeout(PATIENCE, self.changes.recv()).await;
+        let change = change.expect("no change came").expect("the watch ended");
+        match &change {
+            Change::Snapshot { containers, unreadable, .. } => {
+                self.unreadable = unreadable.iter().cloned().collect();
+                let (unreadable, before) = (&self.unreadable, std::mem::take(&mut self.believed));
+                self.believed = before.into_iter().filter(|(id, _)| unreadable.contains_key(id)).collect();
+                self.believed.extend(containers.iter().map(|c| (c.id.clone(), c.clone())));
+            }
+            Change::Update { changed, gone, unreadable, event_at, inspected_at } => {
+                assert!(event_at <= inspected_at && *inspected_at <= Instant::now());
+                assert!(changed.len() + gone.len() + unreadable.len() > 0, "an update that tells nothing");
+                for container in changed {
+                    self.unreadable.remove(&container.id);
+                    self.believed.insert(container.id.clone(), container.clone());
+                }
+                for id in gone {
+                    self.unreadable.remove(id);
+                    self.believed.remove(id);
+                }
+                self.unreadable.extend(unreadable.iter().cloned());
+            }
+            Change::Connected { .. } | Change::Disconnected { .. } => {}
+        }
+        change
+    }
+
+    async fn until_snapshot(&mut self) {
+        while !matches!(self.next().await, Change::Snapshot { .. }) {}
+    }
+
+    async fn until(&mut self, what: impl Fn(&Self) -> bool) {
+        while !what(self) {
+            self.next().await;
+        }
+    }
+
+    async fn disconnected(&mut self) -> String {
+        match self.next().await {
+            Change::Disconnected { error } => error,
+            other => panic!("expected a disconnection, got {other:?}"),
+        }
+    }
+
+    fn container(&self, id: &str) -> Option<&Container> {
+        self.believed.get(&ContainerId::new(id).unwrap())
+    }
+
+    fn is_unreadable(&self, id: &str) -> bool {
+        self.unreadable.contains_key(&ContainerId::new(id).unwrap())
+    }
+
+    /// Proves that nothing else was told: a further event is the next to be.
+    async fn nothing_else(&mut self) {
+        let marker = self.docker.run(web("marker"));
+        match self.next().await {
+            Change::Update { changed, gone, unreadable, .. } => {
+                assert_eq!(changed.len(), 1, "{changed:?}");
+                assert_eq!(changed[0].id.as_str(), marker);
+                assert!(gone.is_empty() && unreadable.is_empty(), "{gone:?} {unreadable:?}");
+            }
+            other => panic!("expected the marker, got {other:?}"),
+        }
+    }
+}
+
+fn web(name: &str) -> FakeContainer {
+    FakeContainer::new(name).env("VIRTUAL_HOST", "a.example").network("bridge", "127.1.0.1").expose(8080)
+}
+
+/// Waits for something that shows in the fake engine only.
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < PATIENCE, "never: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn it_begins_with_a_snapshot_of_what_runs() {
+    let engine = engine();
+    let full = engine.0.add(
+        FakeContainer::new("full")
+            .env("VIRTUAL_HOST", "a.example")
+            .env("SECRET", "x")
+            .label("hapilot.port", "81")
+            .label("other", "x")
+            .network("blue", "127.1.0.7")
+            .network("red", "")
+            .expose(9000)
+            .expose(80)
+            .health("healthy"),
+    );
+    let paused = engine.0.add(web("paused").status("paused"));
+    engine.0.add(web("stopped").status("exited"));
+    let host = engine.0.add(FakeContainer::new("host").network_mode("host").network("host", ""));
+    let mut scene = Scene::new(engine, |_| {});
+
+    match scene.next().await {
+        Change::Connected { api_version, engine_version } => {
+            assert_eq!((&*api_version, &*engine_version), ("1.41", "20.10.24-fake"));
+        }
+        other => panic!("{other:?}"),
+    }
+    scene.until_snapshot().await;
+
+    assert_eq!(scene.believed.len(), 3);
+    let container = scene.container(&full).unwrap();
+    assert_eq!(
+        (&*container.name, container.run, container.health),
+        ("full", RunState::Running, Some(Health::Healthy))
+    );
+    assert_eq!(container.started_at, Some(1_800_000_000));
+    assert_eq!(container.exposed_ports, [80, 9000]);
+    assert_eq!(container.env.keys().collect::<Vec<_>>(), ["VIRTUAL_HOST"]);
+    assert_eq!(container.labels.keys().collect::<Vec<_>>(), ["hapilot.port"]);
+    assert_eq!(container.networks["blue"].ipv4, Some("127.1.0.7".parse().unwrap()));
+    assert_eq!(container.networks["red"].ipv4, None);
+    assert_eq!(scene.container(&paused).unwrap().run, RunState::Paused);
+    assert_eq!(scene.container(&host).unwrap().network_mode, NetworkMode::Host);
+    let calls = scene.docker.calls();
+    assert_eq!((calls.list, calls.inspect, calls.events), (1, 3, 1));
+}
+
+#[tokio::test]
+async fn the_api_version_is_the_lower_of_both() {
+    for (engines, spoken) in [("1.41", "v1.41"), ("1.99", "v1.53")] {
+        let engine = engine();
+        engine.0.set_api_version(engines);
+        engine.0.add(web("web"));
+        let scene = Scene::settled(engine, |_| {}).await;
+        for path in scene.docker.paths() {
+            let prefixed = path.contains(&format!("/{spoken}/"));
+            assert!(prefixed || path == "/version", "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_costs_one_inspect_whatever_the_number_of_containers() {
+    let engine = engine();
+    for number in 0..500 {
+        engine.0.add(web(&format!("old-{number}")));
+    }
+    let mut scene = Scene::settled(engine, |_| {}).await;
+    let before = scene.docker.calls();
+    let id = scene.docker.run(web("new"));
+    scene.until(|s| s.container(&id).is_some()).await;
+    let after = scene.docker.calls();
+    assert_eq!((after.list - before.list, after.inspect - before.inspect), (0, 1));
+}
+
+#[tokio::test]
+async fn a_container_lives_and_dies() {
+    let mut scene = Scene::settled(engine(), |_| {}).await;
+    let id = scene.docker.run(web("web"));
+    scene.until(|s| s.container(&id).is_some()).await;
+
+    scene.docker.pause(&id);
+    scene.until(|s| s.container(&id).unwrap().run == RunState::Paused).await;
+    scene.docker.unpause(&id);
+    scene.until(|s| s.container(&id).unwrap().run == RunState::Running).await;
+    scene.docker.rename(&id, "other");
+    scene.until(|s| &*s.container(&id).unwrap().name == "other").await;
+    scene.docker.health(&id, "unhealthy");
+    scene.until(|s| s.container(&id).unwrap().health == Some(Health::Unhealthy)).await;
+    scene.docker.connect(&id, "blue", "127.2.0.1");
+    scene.until(|s| s.container(&id).unwrap().networks.contains_key("blue")).await;
+    scene.docker.disconnect(&id, "bridge");
+    scene.until(|s| !s.container(&id).unwrap().networks.contains_key("bridge")).await;
+    scene.docker.stop(&id);
+    scene.until(|s| s.container(&id).is_none()).await;
+    let before = scene.docker.calls();
+    scene.docker.destroy(&id);
+    scene.nothing_else().await;
+    assert_eq!(scene.docker.calls().inspect - before.inspect, 1, "only the marker is inspected");
+}
+
+#[tokio::test]
+async fn events_about_strangers_that_can_begin_nothing_cost_nothing() {
+    let engine = engine();
+    let stranger = engine.0.add(web("stranger").status("created"));
+    let mut scene = Scene::settled(engine, |_| {}).await;
+    let before = scene.docker.calls();
+    scene.docker.container_event(&stranger, "die");
+    scene.docker.network_event(&stranger, "connect", "bridge");
+    scene.docker.container_event("0123456789abcdef", "destroy");
+    scene.docker.network_event("", "destroy", "bridge");
+    scene.nothing_else().await;
+    assert_eq!(scene.docker.calls().inspect - before.inspect, 1, "only the marker is inspected");
+}
+
+#[tokio::test]
+async fn a_container_that_is_gone_before_its_inspect_is_no_trouble() {
+    let mut scene = Scene::settled(engine(), |_| {}).await;
+    // Both happen before the watch can look: this test's runtime has one thread.
+    let id = scene.docker.run(web("short"));
+    scene.docker.vanish(&id);
+    scene.nothing_else().await;
+
+    let id = scene.docker.run(web("known"));
+    scene.until(|s| s.container(&id).is_some()).await;
+    scene.docker.container_event(&id, "restart");
+    scene.docker.vanish(&id);
+    scene.until(|s| s.container(&id).is_none()).await;
+}
+
+#[tokio::test]
+async fn an_unreadable_container_keeps_its_facts_until_it_can_be_read() {
+    for fault in [Fault::Status(500), Fault::Garbage, Fault::Empty, Fault::Hang, Fault::Close] {
+        let engine = engine();
+        let id = engine.0.add(web("web"));
+        let adjust = |config: &mut WatchConfig| config.deadlines.inspect = Duration::from_millis(40);
+        let mut scene = Scene::settled(engine, adjust).await;
+        scene.docker.fail_inspect(&id, fault);
+        scene.docker.rename(&id, "renamed");
+        scene.until(|s| s.is_unreadable(&id)).await;
+        assert_eq!(&*scene.container(&id).unwrap().name, "web", "{fault:?}: the old facts stay");
+
+        // It is tried again and again, but told once.
+        let tried = scene.docker.calls().inspect;
+        eventually("further tries", || scene.docker.calls().inspect > tried + 2).await;
+        scene.nothing_else().await;
+
+        scene.docker.fail_inspect(&id, None);
+        scene.until(|s| !s.is_unreadable(&id)).await;
+        assert_eq!(&*scene.container(&id).unwrap().name, "renamed", "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_container_that_vanishes_is_gone() {
+    let engine = engine();
+    let id = engine.0.add(web("web"));
+    engine.0.fail_inspect(&id, Fault::Status(500));
+    let mut scene = Scene::settled(engine, |_| {}).await;
+    assert!(scene.is_unreadable(&id) && scene.container(&id).is_none());
+    scene.docker.vanish(&id);
+    scene.docker.fail_inspect(&id, None);
+    scene.until(|s| !s.is_unreadable(&id)).await;
+    assert!(scene.container(&id).is_none());
+}
+
+#[tokio::test]
+async fn unreadable_containers_hold_up_no_other() {
+    let engine = engine();
+    let good = engine.0.add(web("good"));
+    let bad: Vec<String> = (0..40).map(|number| engine.0.add(web(&format!("bad-{number}")))).collect();
+    let adjust = |config: &mut WatchConfig| config.deadlines.inspect = NEVER;
+    let mut scene = Scene::settled(engine, adjust).await;
+    for id in &bad {
+        scene.docker.fail_inspect(id, Fault::Hang);
+        scene.docker.container_event(id, "update");
+    }
+    scene.docker.rename(&good, "renamed");
+    scene.until(|s| &*s.container(&good).unwrap().name == "renamed").await;
+    assert_eq!(scene.believed.len(), 41);
+}
+
+#[tokio::test]
+async fn a_burst_is_few_updates_and_one_inspect_each() {
+    let engine = engine();
+    let ids: Vec<String> = (0..100).map(|number| engine.0.add(web(&format!("web-{number}")))).collect();
+    let mut scene = Scene::settled(engine, |_| {}).await;
+    let before = scene.docker.calls();
+    for id in &ids {
+        // Several events for each, as Docker sends them.
+        scene.docker.container_event(id, "update");
+        scene.docker.rename(id, "burst");
+    }
+    let mut updates = 0;
+    while scene.believed.values().any(|container| &*container.name != "burst") {
+        scene.next().await;
+        updates += 1;
+    }
+    let inspects = scene.docker.calls().inspect - before.inspect;
+    assert!(inspects <= 200, "{inspects} inspects for 200 events");
+    assert!(updates <= 10, "{updates} updates");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_leads_to_a_new_snapshot() {
+    let engine = engine();
+    let stays = engine.0.add(web("stays"));
+    let leaves = engine.0.add(web("leaves"));
+    let mut scene = Scene::settled(engine, |_| {}).await;
+    scene.docker.cut_events();
+    scene.docker.vanish(&leaves);
+    let comes = scene.docker.add(web("comes"));
+    assert!(scene.disconnected().await.contains("ended the stream"));
+    assert!(matches!(scene.next().await, Change::Connected { .. }));
+    scene.until_snapshot().await;
+    assert!(scene.container(&stays).is_some() && scene.container(&comes).is_some());
+    assert!(scene.container(&leaves).is_none());
+}
+
+#[tokio::test]
+async fn a_container_that_is_unreadable_after_a_reconnect_is_not_dropped() {
+    let engine = engine();
+    let id = engine.0.add(web("web"));
+    let mut scene = Scene::settled(engine, |_| {}).await;
+    scene.docker.fail_inspect(&id, Fault::Status(500));
+    scene.docker.cut_events();
+    scene.until_snapshot().await;
+    assert!(scene.is_unreadable(&id) && scene.container(&id).is_some());
+    scene.docker.fail_inspect(&id, None);
+    scene.until(|s| !s.is_unreadable(&id)).await;
+    assert!(scene.container(&id).is_some());
+}
+
+#[tokio::test]
+async fn a_stream_that_dies_silently_with_its_engine_is_noticed() {
+    let engine = engine();
+    engine.0.add(web("web"));
+    let mut scene = Scene::settled(engine, |config| {
+        config.quiet = Duration::from_millis(20);
+        config.deadlines.ping = Duration::from_millis(20);
+    })
+    .await;
+    // While it is only quiet, pings are enough.
+    eventually("pings", || scene.docker.calls().ping >= 3).await;
+    assert_eq!(scene.docker.calls().events, 1);
+    scene.docker.stall_events();
+    scene.docker.hang_ping(true);
+    let missed = scene.docker.run(web("missed"));
+    assert!(scene.disconnected().await.contains("ping: no answer"), "says what failed");
+    scene.docker.hang_ping(false);
+    scene.until(|s| s.container(&missed).is_some()).await;
+}
+
+#[tokio::test]
+async fn garbage_on_the_stream_leads_to_a_new_one() {
+    let engine = engine();
+    let id = engine.0.add(web("web"));
+    let mut scene = Scene::settled(engine, |_| {}).await;
+    for garbage in [&b"<html>\n"[..], b"{\"Type\":17}\n", b"\xff\xfe\n", b"{\"Type\":\"container\",]\n"] {
+        scene.docker.emit_raw(garbage);
+        scene.disconnected().await;
+        scene.until_snapshot().await;
+        let name = format!("after-{}", garbage.len());
+        scene.docker.rename(&id, &name);
+        scene.until(|s| *s.container(&id).unwrap().name == *name).await;
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_is_absent_at_first_is_awaited() {
+    let dir = tempfile::tempdir().unwrap();
+    let docker = FakeDocker::stopped(dir.path().join("docker.sock"));
+    let id = docker.add(web("web"));
+    let mut scene = Scene::new((docker, dir), |_| {});
+    let error = scene.disconnected().await;
+    assert!(error.contains("docker.sock") && error.contains("does not exist"), "{error}");
+    scene.docker.listen();
+    assert!(matches!(scene.next().await, Change::Connected { .. }), "it says so once");
+    scene.until_snapshot().await;
+    assert!(scene.container(&id).is_some());
+}
+
+#[tokio::test]
+async fn an_engine_that_restarts_is_found_again() {
+    let engine = engine();
+    let id = engine.0.add(web("web"));
+    let mut scene = Scene::settled(engine, |_| {}).await;
+    scene.docker.stop_listening();
+    scene.disconnected().await;
+    assert!(scene.container(&id).is_some(), "what is known stays");
+    scene.docker.listen();
+    assert!(matches!(scene.next().await, Change::Connected { .. }));
+    scene.until_snapshot().await;
+    assert!(scene.container(&id).is_some());
+}
+
+#[tokio::test]
+async fn a_list_that_fails_is_tried_again() {
+    for fault in [Fault::Status(500), Fault::Garbage, Fault::Empty, Fault::Close] {
+        let engine = engine();
+        let id = engine.0.add(web("web"));
+        engine.0.fail_list(fault);
+        let mut scene = Scene::new(engine, |_| {});
+        assert!(scene.disconnected().await.contains("list"), "{fault:?}");
+        scene.docker.fail_list(None);
+        assert!(matches!(scene.next().await, Change::Connected { .. }), "{fault:?}");
+        scene.until_snapshot().await;
+        assert!(scene.container(&id).is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_resync_of_what_has_not_changed_is_one_call() {
+    let engine = engine();
+    for number in 0..50 {
+        engine.0.add(web(&format!("web-{number}")).label("hapilot.x", "1").health("healthy"));
+    }
+    engine.0.add(web("paused").status("paused").health("healthy"));
+    let mut scene = Scene::settled(engine, |config| config.resync = Duration::from_millis(10)).await;
+    eventually("resyncs", || scene.docker.calls().list >= 5).await;
+    assert_eq!(scene.docker.calls().inspect, 51, "only those of the first snapshot");
+    scene.nothing_else().await;
+    assert_eq!(scene.docker.calls().events, 1);
+}
+
+#[tokio::test]
+async fn a_missed_event_is_repaired_by_the_resync() {
+    let engine = engine();
+    let renamed = engine.0.add(web("old"));
+    let moved = engine.0.add(web("moved"));
+    let died = engine.0.add(web("died"));
+    let vanished = engine.0.add(web("vanished"));
+    let mut scene = Scene::settled(engine, |config| config.resync = Duration::from_millis(30)).await;
+    // The stream is dead, the engine lives: no ping can tell.
+    scene.docker.stall_events();
+    scene.docker.rename(&renamed, "new");
+    scene.docker.change(&moved, |container| {
+        container.networks.insert("bridge".into(), "127.1.9.9".into());
+    });
+    scene.docker.die(&died);
+    scene.docker.vanish(&vanished);
+    let begun = scene.docker.run(web("begun"));
+    scene
+        .until(|s| {
+            &*s.container(&renamed).unwrap().name == "new"
+                && s.container(&moved).unwrap().networks["bridge"].ipv4 == "127.1.9.9".parse().ok()
+                && s.container(&died).is_none()
+                && s.container(&vanished).is_none()
+                && s.container(&begun).is_some()
+        })
+        .await;
+    eventually("a new stream", || scene.docker.listeners() == 1).await;
+}
+
+#[tokio::test]
+async fn a_stream_found_dead_by_a_resync_is_opened_anew() {
+    let engine = engine();
+    let id = engine.0.add(web("web"));
+    let mut scene = Scene::settled(engine, |config| config.resync = Duration::from_millis(30)).await;
+    scene.docker.stall_events();
+    scene.docker.rename(&id, "missed");
+    scene.until(|s| &*s.container(&id).unwrap().name == "missed").await;
+    eventually("a new stream", || scene.docker.listeners() == 1).await;
+    assert!(scene.docker.calls().events >= 2);
+}
+
+#[tokio::test]
+async fn an_event_between_the_list_and_the_snapshot_is_not_lost() {
+    // 200 containers keep the first inspects busy while one of them changes.
+    let engine = engine();
+    let ids: Vec<String> = (0..200).map(|number| engine.0.add(web(&format!("web-{number}")))).collect();
+    let mut scene = Scene::new(engine, |config| config.concurrency = 1);
+    eventually("the inspects", || scene.docker.calls().inspect >= 20).await;
+    for id in &ids {
+        scene.docker.rename(id, "during");
+    }
+    scene.until(|s| s.believed.len() == 200 && s.believed.values().all(|c| &*c.name == "during")).await;
+}
+
+#[tokio::test]
+async fn it_ends_when_told_to_or_when_nobody_listens() {
+    let (docker, _dir) = engine();
+    let (out, mut changes) = mpsc::channel(8);
+    let shutdown = CancellationToken::new();
+    let mut config = WatchConfig::new(address(&docker));
+    calm(&mut config);
+    let task = tokio::spawn(watch(config.clone(), out, shutdown.clone()));
+    changes.recv().await.unwrap();
+    shutdown.cancel();
+    tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap();
+
+    let (out, changes) = mpsc::channel(8);
+    drop(changes);
+    let task = tokio::spawn(watch(config, out, CancellationToken::new()));
+    tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn errors_of_connecting_say_what_to_do() {
+    async fn refused(address: &str) -> DockerError {
+        let address = DockerAddress::parse(address, None).unwrap();
+        DockerClient::connect(&address, Deadlines::default(), 1).await.map(|_| ()).unwrap_err()
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let absent = refused(&format!("unix://{}/none", dir.path().display())).await;
+    assert!(matches!(absent, DockerError::Absent { .. }), "{absent}");
+
+    // A socket that nobody serves any more.
+    let path = dir.path().join("dead");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let dead = refused(&format!("unix://{}", path.display())).await;
+    assert!(matches!(dead, DockerError::Unreachable { .. }), "{dead}");
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let closed = refused(&format!("tcp://127.0.0.1:{port}")).await;
+    assert!(matches!(closed, DockerError::Unreachable { .. }), "{closed}");
+    assert!(closed.to_string().contains(&port.to_string()) && closed.is_retryable(), "{closed}");
+}
+
+#[tokio::test]
+async fn a_vantage_is_followed_through_shared_networks() {
+    let (docker, _dir) = engine();
+    let owner = docker.add(web("owner").network("blue", "127.2.0.1"));
+    let sharer = docker.add(FakeContainer::new("sharer").network_mode(&format!("container:{owner}")));
+    let circle = docker.add(FakeContainer::new("circle").id("circle").network_mode("container:circle"));
+    let (client, _) = DockerClient::connect(&address(&docker), Deadlines::default(), 1).await.unwrap();
+    let of = async |id: &str| client.vantage_of(&ContainerId::new(id).unwrap()).await;
+    let wanted = hapilot::core::endpoint::Vantage::Networks(["blue".into(), "bridge".into()].into());
+    assert_eq!(of(&owner).await.unwrap(), wanted);
+    assert_eq!(of(&sharer).await.unwrap(), wanted);
+    assert!(of(&circle).await.unwrap_err().to_string().contains("circle"));
+    assert!(of("missing").await.unwrap_err().is_not_found());
+}

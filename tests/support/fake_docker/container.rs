@@ -1,0 +1,186 @@
+//! One fake container, and the JSON that tells of it.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+/// A container of the fake engine; made with the builder functions.
+#[derive(Debug, Clone)]
+pub struct FakeContainer {
+    /// Chosen by the engine if it is `None`.
+    pub id: Option<String>,
+    /// Without the leading `/`.
+    pub name: String,
+    /// All labels.
+    pub labels: BTreeMap<String, String>,
+    /// All variables, in the order of the process's environment.
+    pub env: Vec<(String, String)>,
+    /// IPv4 address (or nothing) by network.
+    pub networks: BTreeMap<String, String>,
+    /// `80/tcp` and the like.
+    pub exposed: Vec<String>,
+    /// `starting`, `healthy`, `unhealthy`.
+    pub health: Option<String>,
+    /// `created`, `running`, `paused`, `restarting`, `exited`, `dead`.
+    pub status: String,
+    /// `default`, `host`, `none`, `container:<id>`, or a network.
+    pub network_mode: String,
+    /// Seconds since 1970.
+    pub started_at: u64,
+}
+
+impl FakeContainer {
+    /// One that runs, on no network.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            id: None,
+            name: name.into(),
+            labels: BTreeMap::new(),
+            env: vec![("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into())],
+            networks: BTreeMap::new(),
+            exposed: Vec::new(),
+            health: None,
+            status: "running".into(),
+            network_mode: "default".into(),
+            started_at: 1_800_000_000,
+        }
+    }
+
+    /// With this identifier instead of one that the engine chooses.
+    pub fn id(mut self, id: &str) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// With a label.
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// With an environment variable.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// On a network, with an IPv4 address in 127.0.0.0/8 or an empty text.
+    pub fn network(mut self, name: &str, ip: &str) -> Self {
+        self.networks.insert(name.into(), ip.into());
+        self
+    }
+
+    /// With an exposed TCP port.
+    pub fn expose(mut self, port: u16) -> Self {
+        self.exposed.push(format!("{port}/tcp"));
+        self
+    }
+
+    /// With a health check that has come to this result.
+    pub fn health(mut self, status: &str) -> Self {
+        self.health = Some(status.into());
+        self
+    }
+
+    /// In this state.
+    pub fn status(mut self, status: &str) -> Self {
+        self.status = status.into();
+        self
+    }
+
+    /// With this network mode.
+    pub fn network_mode(mut self, mode: &str) -> Self {
+        self.network_mode = mode.into();
+        self
+    }
+
+    /// Running, as Docker's flag has it: a paused container runs, too.
+    fn has_process(&self) -> bool {
+        matches!(self.status.as_str(), "running" | "paused" | "restarting")
+    }
+
+    fn endpoints(&self) -> Value {
+        let endpoint = |ip: &String| {
+            let ip = if self.has_process() { ip.as_str() } else { "" };
+            json!({
+                "IPAMConfig": null, "Links": null, "Aliases": null,
+                "NetworkID": "4b3bfafc5ff3182a148cb6025fc622e52e29b2104fffecae8231a429014feda8",
+                "EndpointID": "6c1668113bc25961dd819e62b98efc5cb78e970692acd7ce4e1e6168556567ef",
+                "Gateway": "127.0.0.1", "IPAddress": ip, "IPPrefixLen": 16, "IPv6Gateway": "",
+                "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "MacAddress": "02:42:ac:11:00:02",
+                "DriverOpts": null,
+            })
+        };
+        self.networks
+            .iter()
+            .map(|(name, ip)| (name.clone(), endpoint(ip)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    }
+
+    /// Its element of a list.
+    pub fn listed(&self) -> Value {
+        let mut sentence = "Up 3 minutes".to_owned();
+        match (self.status.as_str(), self.health.as_deref()) {
+            ("paused", _) => sentence.push_str(" (Paused)"),
+            ("running", Some("starting")) => sentence.push_str(" (health: starting)"),
+            ("running", Some(health)) => sentence.push_str(&format!(" ({health})")),
+            ("running", None) => {}
+            _ => sentence = "Exited (0) 3 minutes ago".into(),
+        }
+        json!({
+            "Id": self.id, "Names": [format!("/{}", self.name)], "Image": "fake:latest",
+            "ImageID": "sha256:139ce751f62a093d22cd0d9f932348ff50b87f1b4ac60c8d42fe0da66412a76b",
+            "Command": "serve", "Created": self.started_at, "Ports": [], "Labels": self.labels,
+            "State": self.status, "Status": sentence, "HostConfig": {"NetworkMode": self.network_mode},
+            "NetworkSettings": {"Networks": self.endpoints()}, "Mounts": [],
+        })
+    }
+
+    /// The answer to its inspect, as large as a real one.
+    pub fn inspected(&self) -> Value {
+        let mut answer: Value =
+            serde_json::from_str(include_str!("../../data/docker/inspect-20.10.json")).unwrap();
+        let running = self.has_process();
+        answer["Id"] = json!(self.id);
+        answer["Name"] = json!(format!("/{}", self.name));
+        answer["State"] = json!({
+            "Status": self.status, "Running": running, "Paused": self.status == "paused",
+            "Restarting": self.status == "restarting", "OOMKilled": false, "Dead": self.status == "dead",
+            "Pid": if running { 4711 } else { 0 }, "ExitCode": 0, "Error": "",
+            "StartedAt": if self.status == "created" { "0001-01-01T00:00:00Z".into() } else { rfc3339(self.started_at) },
+            "FinishedAt": "0001-01-01T00:00:00Z",
+        });
+        if let Some(health) = &self.health {
+            answer["State"]["Health"] = json!({"Status": health, "FailingStreak": 0, "Log": []});
+        }
+        answer["HostConfig"]["NetworkMode"] = json!(self.network_mode);
+        let exposed: serde_json::Map<_, _> =
+            self.exposed.iter().map(|port| (port.clone(), json!({}))).collect();
+        let env: Vec<String> = self.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        answer["Config"]["ExposedPorts"] = if exposed.is_empty() { Value::Null } else { exposed.into() };
+        answer["Config"]["Env"] = json!(env);
+        answer["Config"]["Labels"] = json!(self.labels);
+        answer["NetworkSettings"]["Networks"] = self.endpoints();
+        answer
+    }
+}
+
+/// Seconds since 1970 as Docker writes a time.
+fn rfc3339(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let (mut year, mut day) = (1970, days);
+    let leap = |year: u64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    while day >= 365 + u64::from(leap(year)) {
+        day -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let lengths = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 0;
+    while day >= lengths[month] {
+        day -= lengths[month];
+        month += 1;
+    }
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}.000000001Z", month + 1, day + 1)
+}
