@@ -1,6 +1,8 @@
 //! The Docker side against a fake engine: what is asked of the engine, and
 //! what is told of it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail tests")]
+
 #[path = "../support/fake_docker/mod.rs"]
 mod fake_docker;
 
