@@ -42,7 +42,7 @@ impl FakeContainer {
             health: None,
             status: "running".into(),
             network_mode: "default".into(),
-            started_at: 1_800_000_000,
+            started_at: 1_700_000_000,
         }
     }
 
