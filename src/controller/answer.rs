@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::time::timeout;
+
 use super::Controller;
 use crate::admin::Ask;
 use crate::core::desired::Blocked;
@@ -21,6 +23,9 @@ use crate::runtime_api::Client;
 /// A report on servers' health is not older than this; without questions
 /// HAProxy is not asked more often than needed.
 const FRESH: Duration = Duration::from_secs(1);
+/// How long the asker of a status is kept waiting for a fresh reading; less than
+/// [`crate::admin::AdminHandle::DEADLINE`].
+const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// The engine, as far as the report goes.
 #[derive(Debug, Default)]
@@ -73,7 +78,10 @@ impl Controller {
             Ask::Health(to) => drop(to.send(self.health(None))),
             Ask::Status(to) => {
                 if self.link.as_ref().is_some_and(|link| link.age() > FRESH) {
-                    self.observe().await;
+                    // A HAProxy that hangs must not keep the answer from its asker.
+                    if timeout(PATIENCE, self.observe()).await.is_err() {
+                        self.lost(&format!("HAProxy did not answer within {PATIENCE:?}"));
+                    }
                 }
                 drop(to.send(self.status()));
             }

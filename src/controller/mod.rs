@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info, warn};
 
 use crate::admin::Ask;
@@ -29,7 +30,7 @@ use crate::haproxy_process::{ConfigQuestion, ProcessNews};
 use crate::metrics::{ErrorKind, Metrics};
 use crate::reconcile::{Link, Reconcile, Rules, TurnError};
 use crate::report::Mode;
-use crate::runtime_api::{Client, RuntimeApiAddress, Timeouts};
+use crate::runtime_api::{Client, ClientError, RuntimeApiAddress, Timeouts};
 
 mod answer;
 mod files;
@@ -47,6 +48,9 @@ const FIRST_LIST_PATIENCE: Duration = Duration::from_secs(5);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Between two attempts to reach HAProxy: at least and at most.
 const CONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// A connection that lived this long was a good one; whoever closes sooner is not
+/// asked again at once.
+const GOOD_CONNECTION: Duration = Duration::from_secs(5);
 /// Between two attempts at what HAProxy refused: at least and at most.
 const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Between two attempts at a deletion that HAProxy put off.
@@ -98,6 +102,13 @@ pub struct Controller {
     reconcile: Reconcile,
     metrics: Arc<Metrics>,
     link: Option<Link>,
+    /// A connection on its way. Apart from the loop: whoever takes it and says
+    /// nothing must not keep the loop from answering and ending.
+    attempt: Option<Attempt>,
+    /// When the last connection stood.
+    connected_at: Instant,
+    /// How many connections in a row ended soon after they stood.
+    short_lived: u32,
     files: Files,
     told: Told,
     /// HAProxy's version as far as it was ever seen.
@@ -125,6 +136,8 @@ pub struct Controller {
     refused: Backoff,
     deleting: Backoff,
 }
+
+type Attempt = AbortOnDropHandle<Result<Client, ClientError>>;
 
 /// When something is to be done although nothing happened.
 #[derive(Debug)]
@@ -172,6 +185,9 @@ impl Controller {
             refused: Backoff::new(REFUSED_PAUSE.0, REFUSED_PAUSE.1),
             deleting: Backoff::new(DELETION_PAUSE.0, DELETION_PAUSE.1),
             link: None,
+            attempt: None,
+            connected_at: now,
+            short_lived: 0,
             reconcile,
             metrics,
             config,
@@ -199,6 +215,7 @@ impl Controller {
                 Some(news) = inputs.process.recv() => self.take_process(news),
                 Some(question) = inputs.configs.recv() => self.files.ask(question),
                 () = inputs.resync.notified() => self.due.resync = Instant::now(),
+                result = attempted(&mut self.attempt) => self.connected(result),
                 () = closed(self.link.as_mut()) => self.lost("HAProxy closed the connection"),
                 () = sleep_until(next) => {}
             }
@@ -214,7 +231,7 @@ impl Controller {
             if self.listed {
                 next = self.due.turn.map_or(next, |due| next.min(due));
             }
-        } else if self.running {
+        } else if self.running && self.attempt.is_none() {
             next = next.min(self.due.connect);
         }
         // Before the first list there is nothing to write, for a while.
@@ -229,8 +246,10 @@ impl Controller {
             self.suppose();
         }
         self.write_files(now).await;
-        if self.link.is_none() && self.running && now >= self.due.connect {
-            self.connect().await;
+        if self.link.is_none() && self.attempt.is_none() && self.running && now >= self.due.connect {
+            let address = self.config.runtime_api.clone();
+            let attempt = async move { Client::connect(&address, Timeouts::default()).await };
+            self.attempt = Some(AbortOnDropHandle::new(tokio::spawn(attempt)));
         }
         if self.link.is_some() {
             if now >= self.due.resync {
@@ -269,15 +288,17 @@ impl Controller {
         }
     }
 
-    async fn connect(&mut self) {
-        match Client::connect(&self.config.runtime_api, Timeouts::default()).await {
+    fn connected(&mut self, result: Result<Client, ClientError>) {
+        match result {
             Ok(client) => {
-                self.connecting.reset();
-                info!(version = %client.version(), pid = client.pid(), "connected to HAProxy");
+                if self.is_news() {
+                    info!(version = %client.version(), pid = client.pid(), "connected to HAProxy");
+                }
                 self.version = Some(client.version());
                 self.haproxy.connected(&client);
                 self.link = Some(Link::new(client));
                 let now = Instant::now();
+                self.connected_at = now;
                 self.due.resync = now + self.config.resync;
                 self.due.heartbeat = now + HEARTBEAT;
                 self.wake = true;
@@ -300,15 +321,30 @@ impl Controller {
         self.haproxy.failed(error);
         if let Some(link) = self.link.take() {
             self.metrics.error(ErrorKind::Haproxy);
-            warn!(error, "the connection to HAProxy is lost");
+            self.due.connect = Instant::now();
+            if self.connected_at.elapsed() < GOOD_CONNECTION {
+                self.short_lived = self.short_lived.saturating_add(1);
+                self.due.connect += self.connecting.next();
+            } else {
+                self.short_lived = 0;
+                self.connecting.reset();
+            }
+            if self.is_news() {
+                warn!(error, "the connection to HAProxy is lost");
+            }
             if link.is_fresh() {
                 self.pool.clone_from(&link.observed().pool);
             }
         }
         self.unsettle();
-        self.due.connect = Instant::now();
         self.files.changed(Instant::now(), true);
         self.wake = true;
+    }
+
+    /// False while connections come and go and none can be used: that is said
+    /// once.
+    fn is_news(&self) -> bool {
+        self.trouble.is_none() && self.short_lived <= 1
     }
 
     async fn turn(&mut self) {
@@ -445,6 +481,7 @@ impl Controller {
                 let how =
                     if adopted { "took over the HAProxy that runs already" } else { "HAProxy is started" };
                 info!(pid, "{how}");
+                self.attempt = None;
                 self.due.connect = Instant::now();
             }
             ProcessNews::Ended(how) => {
@@ -457,6 +494,23 @@ impl Controller {
                 }
             }
         }
+    }
+}
+
+/// The end of an attempt to connect; for ever without one.
+async fn attempted(attempt: &mut Option<Attempt>) -> Result<Client, ClientError> {
+    let ended = match attempt {
+        Some(running) => running.await,
+        None => std::future::pending().await,
+    };
+    *attempt = None;
+    match ended {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only the runtime's own end cancels it while it is held.
+            Err(_cancelled) => std::future::pending().await,
+        },
     }
 }
 

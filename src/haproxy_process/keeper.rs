@@ -70,12 +70,18 @@ pub async fn keep(
             () = stop.cancelled() => break,
             report = supervisor.wait_exit() => tell(&news, ProcessNews::Ended(report.to_string())).await,
         }
-        // A start is not broken off half way: HAProxy would be left to itself.
-        while let Err(error) = supervisor.restart().await {
-            if stop.is_cancelled() {
-                return;
+        loop {
+            let pause = supervisor.pause();
+            tokio::select! {
+                // None runs: nothing is left to stop.
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
             }
-            tell(&news, ProcessNews::Failed(error.to_string())).await;
+            // A start is not broken off half way: HAProxy would be left to itself.
+            match supervisor.start_again().await {
+                Ok(()) => break,
+                Err(error) => tell(&news, ProcessNews::Failed(error.to_string())).await,
+            }
         }
     }
     info!(pid = supervisor.pid(), grace = ?grace, "stopping HAProxy softly");

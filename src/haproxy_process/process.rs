@@ -29,13 +29,19 @@ pub struct ExitReport {
 
 impl fmt::Display for ExitReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HAProxy (pid {}) ", self.pid)?;
+        write!(f, "HAProxy (pid {}) {} after {:.1} s", self.pid, self.how(), self.watched.as_secs_f64())
+    }
+}
+
+impl ExitReport {
+    /// Without what differs from one try to the next, so that a crash loop can be
+    /// told once.
+    pub(super) fn how(&self) -> String {
         match self.status.map(|status| (status.code(), status.signal())) {
-            Some((Some(code), _)) => write!(f, "ended with status {code}")?,
-            Some((None, Some(signal))) => write!(f, "was ended by signal {signal}")?,
-            Some((None, None)) | None => write!(f, "ended")?,
+            Some((Some(code), _)) => format!("ended with status {code}"),
+            Some((None, Some(signal))) => format!("was ended by signal {signal}"),
+            Some((None, None)) | None => "ended".to_owned(),
         }
-        write!(f, " after {:.1} s", self.watched.as_secs_f64())
     }
 }
 

@@ -75,7 +75,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// It ended before it answered, for instance because the port is taken.
-    #[error("{0}, before it served anything; its reason stands on stderr above")]
+    #[error("HAProxy {} before it served anything; its reason stands on stderr above", .0.how())]
     Exited(ExitReport),
     /// It runs, but gave no answer on its socket within 30 seconds; it was
     /// ended.
@@ -159,11 +159,23 @@ impl<C: Configure> Supervisor<C> {
     /// pauses when it ends within ten seconds of its start or can't be started,
     /// again and again. After an error the caller just calls again.
     pub async fn restart(&mut self) -> Result<(), StartError> {
+        let pause = self.pause();
+        tokio::time::sleep(pause).await;
+        self.start_again().await
+    }
+
+    /// How long to wait before the next start; see [`Self::restart`].
+    pub(super) fn pause(&mut self) -> Duration {
         if self.process.watched() >= STABLE && !self.start_failed {
             self.backoff.reset();
         } else if self.restarted {
-            tokio::time::sleep(self.backoff.next()).await;
+            return self.backoff.next();
         }
+        Duration::ZERO
+    }
+
+    /// The start itself; see [`Self::restart`].
+    pub(super) async fn start_again(&mut self) -> Result<(), StartError> {
         self.restarted = true;
         self.start_failed = true;
         self.process = spawn(&self.launch, &self.configure).await?;

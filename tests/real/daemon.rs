@@ -79,6 +79,8 @@ on!(haproxy, "3.0":
     sigterm_stops_its_own_haproxy_softly,
     sigterm_leaves_another_haproxy_alone,
     sigterm_while_haproxy_cannot_start,
+    sigterm_between_two_starts,
+    a_socket_that_closes_when_connected,
     a_taken_port,
     a_killed_hapilot_takes_its_haproxy_over,
 );
@@ -400,7 +402,7 @@ fn the_engine_goes_away_and_comes_back(version: &str) {
         let status = hapilot.status();
         assert_eq!(status["converged"], false);
         assert_eq!(status["docker"]["connected"], false);
-        assert!(status["docker"]["error"].as_str().unwrap().contains("docker.sock"), "{status:#}");
+        assert!(status["docker"]["error"].is_string(), "{status:#}");
         scene.docker.vanish(&id);
         scene.docker.add(comes);
         assert_eq!(scene.visit("goes.example").0, 200, "nothing is known to have changed");
@@ -420,8 +422,7 @@ fn two_containers_of_one_name(version: &str) {
         let (two, _two) = scene.serve("twin", "twin.example");
         let first = scene.docker.run(one);
         scene.docker.run(two);
-        until("both serve", || haproxy.servers().iter().filter(|s| s.starts_with("web:twin")).count() == 2
-            || haproxy.servers().len() >= 4);
+        until("both serve", || haproxy.servers().iter().filter(|server| server.contains("/twin-")).count() == 2);
         scene.docker.stop(&first);
         hapilot.converge();
         for _ in 0..4 {
@@ -672,8 +673,7 @@ fn a_socket_that_says_nothing(_version: &str) {
 fn a_socket_that_closes_after_the_greeting(_version: &str) {
     let scene = Scene::new();
     let connections = fake_runtime_api(&scene.socket(), |line, stream| {
-        let answered = greeting(line).is_some_and(|answer| stream.write_all(answer.as_bytes()).is_ok());
-        answered && line != "show info"
+        line == "prompt" && stream.write_all(greeting(line).unwrap().as_bytes()).is_ok()
     });
     let mut hapilot = scene.attach(&[]);
     until("it tries again", || connections.load(Ordering::Relaxed) > 3);
@@ -682,6 +682,19 @@ fn a_socket_that_closes_after_the_greeting(_version: &str) {
     std::thread::sleep(Duration::from_secs(2));
     let tries = connections.load(Ordering::Relaxed) - before;
     assert!(tries <= 5, "{tries} connections in two seconds");
+}
+
+/// As before, but the connection stood; and nobody asks anything over it, because
+/// there is no engine.
+fn a_socket_that_closes_when_connected(_version: &str) {
+    let scene = Scene::without_docker();
+    let connections = fake_runtime_api(&scene.socket(), |line, stream| {
+        let answered = greeting(line).is_some_and(|answer| stream.write_all(answer.as_bytes()).is_ok());
+        answered && line != "show info"
+    });
+    let mut hapilot = scene.attach(&[]);
+    until("it tries again", || connections.load(Ordering::Relaxed) > 3);
+    hapilot.assert_idle("HAProxy closes");
 }
 
 fn a_haproxy_that_hangs(version: &str) {
@@ -709,6 +722,7 @@ fn a_greeting_that_never_ends(_version: &str) {
     let scene = Scene::new();
     fake_runtime_api(&scene.socket(), |_, stream| flood(stream));
     let mut hapilot = scene.attach(&[]);
+    until("it listens", || scene.check().0 != 4);
     until("it gives up", || hapilot.status()["haproxy"]["error"].is_string());
     let peak = peak_memory(hapilot.pid());
     assert!(peak < 250_000, "{peak} KiB");
@@ -803,6 +817,28 @@ fn a_full_disk(version: &str) {
     assert_eq!(fs::read(format!("{inside}/haproxy.cfg")).unwrap(), old, "the old configuration is whole");
     let keeper = fs::read_to_string(format!("{}.pid", scene.dir().display())).unwrap();
     signal(keeper.trim().parse().unwrap(), "KILL");
+}
+
+fn sigterm_between_two_starts(version: &str) {
+    let scene = Scene::new();
+    let path = scene.root().join("haproxy");
+    let real = daemon::binary(version);
+    let works = scene.root().join("works");
+    fs::write(&works, "").unwrap();
+    let text = format!("#!/bin/sh\n[ -e {} ] || exit 3\nexec {} \"$@\"\n", works.display(), real.display());
+    fs::write(&path, text).unwrap();
+    open_up(&path, "755");
+    let mut hapilot = scene.launch(scene.run_command(&["--haproxy", path.to_str().unwrap()]));
+    hapilot.converge();
+    fs::remove_file(&works).unwrap();
+    signal(pid_at(&scene.dir().join("admin.sock")).unwrap(), "KILL");
+    hapilot.until_said("can't be started");
+    hapilot.assert_idle("HAProxy can't be started again");
+    assert_eq!(hapilot.said("can't be started"), 1);
+    let begin = Instant::now();
+    hapilot.signal("TERM");
+    assert_eq!(hapilot.ended().code(), Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
 }
 
 fn no_engine_at_the_start(version: &str) {

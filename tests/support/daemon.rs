@@ -35,12 +35,17 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// An address that no other test uses: every test process has its own 127.x.y.z.
+/// An address that nobody else uses: every test process has its own corner of
+/// 127.0.0.0/8, and in it every call gets its own address (containers must not
+/// share one).
 pub(crate) fn unused_address() -> SocketAddr {
+    static NUMBER: AtomicU16 = AtomicU16::new(0);
+    // Old scenes are gone by the time that numbers come again.
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed) % 4_000;
+    let corner = (std::process::id() & 0x7ff | 0x800) << 12;
+    let [_, a, b, c] = (corner | u32::from(number)).to_be_bytes();
     // Below the ports that the kernel gives to clients.
-    static PORT: AtomicU16 = AtomicU16::new(20_000);
-    let [_, a, b, c] = std::process::id().to_be_bytes();
-    (Ipv4Addr::new(127, 64 + (a & 63), b, c), PORT.fetch_add(1, Ordering::Relaxed)).into()
+    (Ipv4Addr::new(127, a, b, c), 20_000 + number).into()
 }
 
 /// The executable of a version, as `make setup` puts it.
@@ -184,7 +189,11 @@ impl Scene {
     /// A container with a host at an address.
     #[expect(clippy::unused_self, reason = "reads well")]
     pub(crate) fn container(&self, name: &str, host: &str, address: SocketAddr) -> FakeContainer {
+        static NUMBER: AtomicU16 = AtomicU16::new(1);
+        // As with real ones, the short identifiers differ, too.
+        let id = format!("{:04x}", NUMBER.fetch_add(1, Ordering::Relaxed)).repeat(16);
         FakeContainer::new(name)
+            .id(&id)
             .env("VIRTUAL_HOST", host)
             .env("VIRTUAL_PORT", &address.port().to_string())
             .network("bridge", &address.ip().to_string())
