@@ -1,0 +1,71 @@
+//! Figures: percentiles, what a process used, and a table.
+//!
+//! What lives here: numbers and how they are shown. What it must not know:
+//! where they come from.
+
+use std::time::Duration;
+
+/// The value that `percent` of all do not exceed.
+pub fn percentile(values: &[Duration], percent: usize) -> Duration {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let place = (sorted.len() * percent).div_ceil(100).clamp(1, sorted.len());
+    sorted[place - 1]
+}
+
+pub fn median(values: &[Duration]) -> Duration {
+    percentile(values, 50)
+}
+
+/// Milliseconds with as many digits as mean something.
+pub fn ms(time: Duration) -> String {
+    let ms = time.as_secs_f64() * 1e3;
+    if ms < 100.0 { format!("{ms:.2} ms") } else { format!("{ms:.0} ms") }
+}
+
+/// CPU time of all threads of a process so far.
+pub fn cpu(pid: u32) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let nanos = tasks.map(|task| {
+        // A thread may end between the two readings.
+        let stat = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
+        stat.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
+    });
+    Duration::from_nanos(nanos.sum())
+}
+
+/// A line of `/proc/<pid>/status` in MB (of 1,000,000 bytes): `VmRSS`, `VmHWM`.
+pub fn memory_mb(pid: u32, field: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kib * 1024.0 / 1e6
+}
+
+/// Lines of columns, each as wide as it must be.
+pub struct Table(Vec<Vec<String>>);
+
+impl Table {
+    pub fn new<const N: usize>(head: [&str; N]) -> Self {
+        Self(vec![head.map(str::to_owned).to_vec()])
+    }
+
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.0.push(cells.to_vec());
+    }
+
+    pub fn print(&self, title: &str) {
+        println!("\n{title}\n");
+        let width = |column: usize| self.0.iter().map(|row| row[column].chars().count()).max().unwrap();
+        for (index, row) in self.0.iter().enumerate() {
+            let cells: Vec<String> =
+                row.iter().enumerate().map(|(column, cell)| format!("{cell:<0$}", width(column))).collect();
+            println!("| {} |", cells.join(" | "));
+            if index == 0 {
+                let rules: Vec<String> = (0..row.len()).map(|column| "-".repeat(width(column))).collect();
+                println!("| {} |", rules.join(" | "));
+            }
+        }
+        println!();
+    }
+}
