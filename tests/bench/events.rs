@@ -34,6 +34,10 @@ const BURSTS: usize = 6;
 /// Events for the CPU time, and the pause between two of them.
 const STREAM: usize = 200;
 const PACE: Duration = Duration::from_millis(10);
+/// Events far enough apart for the start-up configuration to be written after
+/// each.
+const LONE: usize = 4;
+const LONE_REST: Duration = Duration::from_millis(2_500);
 /// Until the start-up configuration is written and the first checks are over.
 const REST: Duration = Duration::from_secs(8);
 
@@ -194,8 +198,10 @@ impl Stage {
     /// CPU time of one event in silence, until nothing is left to be written.
     fn lone(&self) -> Duration {
         let before = cpu(self.hapilot.pid());
-        self.join(0);
-        self.rest();
-        cpu(self.hapilot.pid()) - before
+        for k in 0..LONE {
+            self.join(k);
+            sleep(LONE_REST);
+        }
+        (cpu(self.hapilot.pid()) - before) / u32::try_from(LONE).unwrap()
     }
 }
