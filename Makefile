@@ -9,7 +9,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## hapilot and the sample service, optimised
-	cargo build --release --locked --bin hapilot --example sample-backend
+	cargo build --release --locked --features sample --bins
 
 demo: build ## HAProxy, hapilot and three sample services, on this machine
 	compose/setup/demo.sh up
@@ -36,7 +36,7 @@ fmt: ## formats the code
 
 lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --all-targets --all-features --locked -- -D warnings
 
 audit: ## licences, sources, advisories of the dependencies
 	tests/setup/audit.sh

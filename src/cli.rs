@@ -13,7 +13,27 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::settings::defaults;
+/// What holds where nothing is said.
+pub mod defaults {
+    /// `--docker`.
+    pub const DOCKER: &str = "unix:///var/run/docker.sock";
+    /// `--haproxy`: a name without `/` is looked up in PATH.
+    pub const HAPROXY: &str = "haproxy";
+    /// `--http`.
+    pub const HTTP: &str = "0.0.0.0:80";
+    /// `--dir`.
+    pub const DIR: &str = "/run/hapilot";
+    /// `--pool-size`: a thousand empty backends cost about 10 MiB in HAProxy.
+    pub const POOL_SIZE: &str = "1000";
+    /// `--resync`.
+    pub const RESYNC: &str = "60s";
+    /// `--grace`.
+    pub const GRACE: &str = "30s";
+    /// `--log-format`.
+    pub const LOG_FORMAT: &str = "text";
+    /// `--log-level`.
+    pub const LOG_LEVEL: &str = "info";
+}
 
 /// Exit codes. `2` is left out on purpose: Docker reserves it for health checks.
 pub mod exit {
@@ -226,6 +246,18 @@ pub struct ClientArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+impl Cli {
+    /// Reads the command line. Help, the version and a mistake are printed; the
+    /// error is the exit code that goes with them.
+    pub fn read() -> Result<Self, u8> {
+        Self::try_parse().map_err(|message| {
+            // Where the message can't be printed, the exit code still tells.
+            let _ = message.print();
+            if message.use_stderr() { exit::USAGE } else { exit::WELL }
+        })
+    }
 }
 
 #[cfg(test)]

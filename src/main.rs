@@ -7,7 +7,6 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
 use serde::Serialize;
 
 use hapilot::admin::client::{AskError, Client};
@@ -26,14 +25,9 @@ const THREADS: usize = 2;
 type Failure = (u8, Box<dyn Error>);
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
-        Err(message) => {
-            // Help and version are no errors. Where the message can't be
-            // printed, the exit code still tells.
-            let _ = message.print();
-            return ExitCode::from(if message.use_stderr() { exit::USAGE } else { exit::WELL });
-        }
+        Err(code) => return ExitCode::from(code),
     };
     let ended = match &cli.command {
         Action::Run(args) => run(args),

@@ -116,20 +116,23 @@ pub enum TurnError {
 pub struct Turn {
     /// Commands that succeeded.
     pub done: usize,
-    /// Deletions that HAProxy put off.
+    /// Deletions of the last plan that HAProxy put off.
     pub deferred: usize,
-    /// Commands that HAProxy refused, or that showed its state to be another
-    /// than remembered.
+    /// Commands of the last plan that HAProxy refused, or that showed its state
+    /// to be another than remembered.
     pub failed: usize,
     /// Nothing is left to do but deletions of what is out of service already.
     pub settled: bool,
     /// Servers whose deletion has to wait.
     pub waiting: usize,
+    /// When HAProxy's last reply to a command had come; `None` if nothing was
+    /// sent.
+    pub answered: Option<Instant>,
 }
 
 /// What came of one plan.
-#[derive(Default)]
 struct Pass {
+    answered: Instant,
     done: usize,
     deferred: usize,
     stale: usize,
@@ -190,17 +193,18 @@ impl Reconcile {
     }
 
     /// Reads all of HAProxy's state. Unless it is what is remembered anyway, it
-    /// becomes the new ground.
-    pub async fn observe(&mut self, link: &mut Link) -> Result<(), TurnError> {
+    /// becomes the new ground, and the answer is true: a turn is due.
+    pub async fn observe(&mut self, link: &mut Link) -> Result<bool, TurnError> {
         let read = observe(&mut link.client, &self.rules.classes).await?;
-        if !link.fresh || read.observed != link.observed {
+        let news = !link.fresh || read.observed != link.observed;
+        if news {
             link.observed = read.observed;
             self.desired.adopt(&link.observed, link.client.capabilities());
         }
         link.operational = read.operational;
         link.observed_at = Instant::now();
         link.fresh = true;
-        Ok(())
+        Ok(news)
     }
 
     /// Takes one turn.
@@ -214,18 +218,20 @@ impl Reconcile {
             let plan = self.plan(link, &scope).await?;
             turn.waiting = plan.waiting.len();
             turn.settled = plan.is_settled();
-            turn.deferred = 0;
+            (turn.deferred, turn.failed) = (0, 0);
             self.pending.add_backends(plan.waiting.iter().map(|waiting| &waiting.server.backend));
             if plan.steps.is_empty() {
                 break;
             }
             let pass = self.carry_out(link, &plan).await?;
+            turn.answered = Some(pass.answered);
             turn.done += pass.done;
             turn.deferred = pass.deferred;
-            turn.failed += pass.refused + pass.stale;
-            let stuck = pass.done == 0 || pass.refused > 0 || (pass.stale > 0 && stale_before);
-            turn.settled &= pass.refused + pass.stale == 0;
-            if stuck && (pass.stale == 0 || stale_before) {
+            turn.failed = pass.refused + pass.stale;
+            turn.settled &= turn.failed == 0;
+            // What HAProxy refuses doesn't hold up what follows from the rest.
+            let news = pass.stale > 0 && !stale_before;
+            if pass.done == 0 && !news {
                 break;
             }
             stale_before = pass.stale > 0;
@@ -247,7 +253,7 @@ impl Reconcile {
     async fn look(&mut self, link: &mut Link) -> Result<(), TurnError> {
         if !link.fresh {
             link.reread.clear();
-            return self.observe(link).await;
+            return self.observe(link).await.map(drop);
         }
         for name in std::mem::take(&mut link.reread) {
             let backend = observe_backend(&mut link.client, &name).await?;
@@ -264,9 +270,10 @@ impl Reconcile {
     async fn plan(&mut self, link: &mut Link, scope: &Scope) -> Result<Plan, TurnError> {
         let capabilities = link.client.capabilities();
         let changes = diff(&link.observed, self.desired.state(), scope);
-        let removals = match capabilities.prompt_deletion {
-            true => BTreeMap::new(),
-            false => removals(&mut link.client, &changes).await?,
+        let removals = if capabilities.prompt_deletion {
+            BTreeMap::new()
+        } else {
+            removals(&mut link.client, &changes).await?
         };
         let ground = Ground {
             capabilities,
@@ -280,7 +287,7 @@ impl Reconcile {
     /// Sends a plan and takes its outcome into the remembered state.
     async fn carry_out(&mut self, link: &mut Link, plan: &Plan) -> Result<Pass, TurnError> {
         let applied = apply(&mut link.client, plan).await;
-        let mut pass = Pass::default();
+        let mut pass = Pass { answered: applied.answered, done: 0, deferred: 0, stale: 0, refused: 0 };
         for (step, verdict) in plan.steps.iter().zip(&applied.verdicts) {
             self.metrics.command(&step.command, outcome(verdict));
             match verdict {

@@ -98,7 +98,7 @@ async fn drive(
     };
     match &place {
         HaproxyPlace::Container(name) => {
-            info!(container = name, "HAProxy is in a container: its networks count")
+            info!(container = name, "HAProxy is in a container: its networks count");
         }
         HaproxyPlace::Host => info!("HAProxy is on the host: every local network of a container counts"),
     }
@@ -115,7 +115,7 @@ async fn drive(
     let version = binary.as_ref().map(|binary| binary.version);
     let checker = binary.as_ref().map(|binary| binary.path.clone());
     let keeper = binary.map(|binary| {
-        let launch = Launch { binary, socket: PathBuf::from(settings.dir.join(HAPROXY_SOCKET)) };
+        let launch = Launch { binary, socket: settings.dir.join(HAPROXY_SOCKET) };
         let grace = settings.grace;
         tokio::spawn(haproxy_process::keep(launch, grace, config_questions, news_in, keeper_stop.clone()))
     });
@@ -162,9 +162,7 @@ fn docker_address(engine: &DockerEngine) -> Result<DockerAddress, DockerError> {
 
 fn runtime_api(settings: &Settings) -> RuntimeApiAddress {
     match &settings.haproxy {
-        HaproxyMode::Spawn { .. } => {
-            RuntimeApiAddress::Unix(PathBuf::from(settings.dir.join(HAPROXY_SOCKET)))
-        }
+        HaproxyMode::Spawn { .. } => RuntimeApiAddress::Unix(settings.dir.join(HAPROXY_SOCKET)),
         HaproxyMode::Attach { socket: RuntimeApi::Unix(path) } => RuntimeApiAddress::Unix(path.clone()),
         HaproxyMode::Attach { socket: RuntimeApi::Tcp { host, port } } if host.contains(':') => {
             RuntimeApiAddress::Tcp(format!("[{host}]:{port}"))

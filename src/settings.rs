@@ -9,34 +9,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cli::{LogArgs, Values};
+use crate::cli::{LogArgs, Values, defaults};
 
 mod parse;
 
 use parse::{Flag, flag};
 pub use parse::{SafePath, SettingsError};
-
-/// What holds where nothing is said.
-pub mod defaults {
-    /// `--docker`.
-    pub const DOCKER: &str = "unix:///var/run/docker.sock";
-    /// `--haproxy`: a name without `/` is looked up in PATH.
-    pub const HAPROXY: &str = "haproxy";
-    /// `--http`.
-    pub const HTTP: &str = "0.0.0.0:80";
-    /// `--dir`.
-    pub const DIR: &str = "/run/hapilot";
-    /// `--pool-size`: a thousand empty backends cost about 10 MiB in HAProxy.
-    pub const POOL_SIZE: &str = "1000";
-    /// `--resync`.
-    pub const RESYNC: &str = "60s";
-    /// `--grace`.
-    pub const GRACE: &str = "30s";
-    /// `--log-format`.
-    pub const LOG_FORMAT: &str = "text";
-    /// `--log-level`.
-    pub const LOG_LEVEL: &str = "info";
-}
 
 /// The longest path of a unix socket that Linux takes (`sun_path` without NUL).
 pub const SOCKET_LIMIT: usize = 107;

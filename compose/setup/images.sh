@@ -42,7 +42,7 @@ for image in "${images[@]}"; do
             build hapilot:local "$root" "$root/compose/hapilot.Dockerfile"
             ;;
         sample)
-            need_binary target/release/examples/sample-backend
+            need_binary target/release/sample-backend
             build hapilot-sample:local "$root" "$root/compose/sample.Dockerfile"
             ;;
         *) fail "no such image: $image" ;;

@@ -183,7 +183,7 @@ impl Controller {
                 state: ServerState::of(facts.admin, seen.is_none_or(|seen| seen.up)),
                 check: seen
                     .filter(|seen| seen.checked && !seen.check.is_empty())
-                    .map(|seen| seen.check.to_owned()),
+                    .map(|seen| seen.check.clone()),
                 age_seconds: started.and_then(|at| now.checked_sub(u64::try_from(at).ok()?)),
             }
         };
@@ -240,7 +240,7 @@ impl Controller {
             }
             Err(error) => {
                 report.stale.push(error.to_string());
-                self.broke(error);
+                self.broke(&error);
             }
         }
         report

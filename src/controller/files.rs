@@ -68,10 +68,9 @@ impl Files {
     /// When the next writing is due; `None` if the files are up to date.
     pub(super) fn due(&self) -> Option<Instant> {
         let (first, last) = (self.first_change, self.last_change);
-        let changed = first.zip(last).map(|(first, last)| match self.urgent {
-            true => first,
-            false => (last + QUIET).min(first + LATEST),
-        });
+        let changed = first
+            .zip(last)
+            .map(|(first, last)| if self.urgent { first } else { (last + QUIET).min(first + LATEST) });
         let changed = changed.map(|due| self.not_before.map_or(due, |at| due.max(at)));
         self.question.as_ref().map(|(asked, _)| *asked).or(changed)
     }

@@ -92,6 +92,7 @@ pub struct Inputs {
 
 /// The loop's memory.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent: no state machine hides in them")]
 pub struct Controller {
     config: Config,
     reconcile: Reconcile,
@@ -135,12 +136,12 @@ struct Arrival {
 impl Arrival {
     /// Tells how long it took from there to HAProxy's last acknowledgement. A
     /// target of its own: it can be had without all the rest.
-    fn tell(self, commands: usize) {
+    fn tell(self, answered: std::time::Instant, commands: usize) {
         debug!(
             target: "hapilot::latency",
             commands,
-            since_event_us = self.event.elapsed().as_micros(),
-            since_inspect_us = self.inspected.elapsed().as_micros(),
+            since_event_us = (answered - self.event).as_micros(),
+            since_inspect_us = (answered - self.inspected).as_micros(),
             "acknowledged"
         );
     }
@@ -342,9 +343,9 @@ impl Controller {
         self.told.blocked(&self.reconcile.blocked());
         match outcome {
             Ok(turn) => {
-                if let (Some(arrival), 0) = (oldest, turn.failed) {
-                    self.metrics.event_to_ack(arrival.event.elapsed());
-                    arrival.tell(turn.done);
+                if let (Some(arrival), Some(answered), 0) = (oldest, turn.answered, turn.failed) {
+                    self.metrics.event_to_ack(answered - arrival.event);
+                    arrival.tell(answered, turn.done);
                 }
                 self.trouble = None;
                 self.waiting = turn.waiting + turn.deferred;
@@ -365,13 +366,13 @@ impl Controller {
                     self.deleting.reset();
                 }
             }
-            Err(error) => self.broke(error),
+            Err(error) => self.broke(&error),
         }
     }
 
     /// A turn or a reading could not be finished: whatever the reason, the
     /// connection is given up, and everything is read again over a new one.
-    fn broke(&mut self, error: TurnError) {
+    fn broke(&mut self, error: &TurnError) {
         let text = error.to_string();
         self.lost(&text);
         if self.trouble.as_ref() != Some(&text) {
@@ -402,13 +403,13 @@ impl Controller {
         self.due.resync = Instant::now() + self.config.resync;
         self.metrics.resync();
         self.observe().await;
-        self.wake = true;
     }
 
     async fn observe(&mut self) {
         let Some(link) = self.link.as_mut() else { return };
-        if let Err(error) = self.reconcile.observe(link).await {
-            self.broke(error);
+        match self.reconcile.observe(link).await {
+            Ok(news) => self.wake |= news,
+            Err(error) => self.broke(&error),
         }
     }
 
@@ -429,7 +430,7 @@ impl Controller {
                 for (id, reason) in &unreadable {
                     self.told.unreadable(id, reason);
                 }
-                desired.replace(containers, &unreadable.into_iter().map(|(id, _)| id).collect());
+                desired.replace_readable(containers, &unreadable.into_iter().map(|(id, _)| id).collect());
                 self.listed = true;
                 self.wake = true;
             }

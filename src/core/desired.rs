@@ -143,9 +143,15 @@ impl Desired {
         }
     }
 
-    /// Takes a full list: what is neither in it nor among `unreadable` is gone.
-    /// Of the latter the last known facts stay in force.
-    pub fn replace(&mut self, containers: Vec<Container>, unreadable: &BTreeSet<ContainerId>) {
+    /// Takes a full list: what is not in it is gone.
+    pub fn replace(&mut self, containers: Vec<Container>) {
+        self.replace_readable(containers, &BTreeSet::new());
+    }
+
+    /// Takes a full list of those that could be read: what is neither in it nor
+    /// among `unreadable` is gone. Of the latter the last known facts stay in
+    /// force.
+    pub fn replace_readable(&mut self, containers: Vec<Container>, unreadable: &BTreeSet<ContainerId>) {
         let listed: BTreeSet<&ContainerId> = containers.iter().map(|c| &c.id).chain(unreadable).collect();
         let gone: Vec<ContainerId> = self.tenants.keys().filter(|id| !listed.contains(id)).cloned().collect();
         for id in gone {
@@ -232,6 +238,15 @@ impl Desired {
                 self.leaving.remove(&backend);
             }
             backends.insert(backend);
+        }
+        // What came back only now is for those who wait for it. Nothing else
+        // may happen that would make anybody look again.
+        if self.slots.free() > 0 {
+            let blocked: Vec<BackendKey> = self.blocked.keys().cloned().collect();
+            for key in blocked {
+                hosts.insert(MapWord::from(&key.host));
+                backends.extend(self.compute_key(&key, observed));
+            }
         }
         for backend in &backends {
             self.write_name(backend);
@@ -523,15 +538,20 @@ impl Desired {
 
 /// A server keeps the name under which it already stands, whatever its
 /// container is called by now: a `docker rename` must cost nobody a connection.
+/// If a hand made it stand there twice, the one that serves is kept.
 fn keep_names(wanted: Vec<(ServerName, Server)>, present: Option<&Backend>) -> BTreeMap<ServerName, Server> {
-    let present: BTreeMap<&str, &ServerName> = present
-        .iter()
-        .flat_map(|backend| backend.servers.keys())
-        .filter_map(|name| Some((claim::id_of_server(name)?, name)))
-        .collect();
+    let mut by_id: BTreeMap<&str, Vec<(&ServerName, &Server)>> = BTreeMap::new();
+    for (name, server) in present.iter().flat_map(|backend| &backend.servers) {
+        if let Some(id) = claim::id_of_server(name) {
+            by_id.entry(id).or_default().push((name, server));
+        }
+    }
     let rename = |(name, server): (ServerName, Server)| {
-        let kept = claim::id_of_server(&name).and_then(|id| present.get(id));
-        (kept.map_or(name, |kept| (*kept).clone()), server)
+        let standing = claim::id_of_server(&name).and_then(|id| by_id.get(id));
+        let kept = standing.and_then(|all| {
+            all.iter().min_by_key(|(_, present)| (present.address != server.address, present.admin))
+        });
+        (kept.map_or(name, |(kept, _)| (*kept).clone()), server)
     };
     wanted.into_iter().map(rename).collect()
 }
@@ -549,3 +569,6 @@ fn unlink<K: Ord + Clone>(index: &mut BTreeMap<K, BTreeSet<ContainerId>>, key: &
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,3 +115,80 @@ fn diff_entry(map: Map, key: &MapWord, observed: &State, desired: &State, change
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::name::ServerName;
+    use crate::core::state::Admin;
+
+    fn word(text: &str) -> MapWord {
+        MapWord::new(text).unwrap()
+    }
+
+    fn name(text: &str) -> BackendName {
+        BackendName::new(text).unwrap()
+    }
+
+    /// Two backends with a server each, and a host for each of them.
+    fn state(last: u8) -> State {
+        let mut state = State::default();
+        for host in ["a", "b"] {
+            let server = Server { address: ([127, 0, 0, last], 80).into(), admin: Admin::Ready, weight: 1 };
+            let backend = state.backends.entry(name(host)).or_default();
+            backend.servers.insert(ServerName::new("s-1").unwrap(), server);
+            state.maps.entry(Map::Hosts).or_default().insert(word(host), word(host));
+            state.maps.entry(Map::Names).or_default().insert(word(host), word(host));
+        }
+        state
+    }
+
+    fn observed(state: State) -> Observed {
+        Observed { state, ..Observed::default() }
+    }
+
+    #[test]
+    fn equal_sides_differ_in_nothing() {
+        assert_eq!(diff(&observed(state(1)), &state(1), &Scope::All), []);
+    }
+
+    #[test]
+    fn everything_is_added_and_everything_is_removed() {
+        let added = diff(&Observed::default(), &state(1), &Scope::All);
+        let removed = diff(&observed(state(1)), &State::default(), &Scope::All);
+        assert_eq!((added.len(), removed.len()), (8, 8));
+        assert!(added.contains(&Change::AddBackend(name("a"))));
+        assert!(removed.contains(&Change::RemoveEntry(Map::Hosts, word("b"))));
+    }
+
+    #[test]
+    fn a_scope_sees_nothing_beside_it() {
+        let scope = Scope::Some { backends: [name("a")].into(), hosts: [word("b")].into() };
+        let changes = diff(&Observed::default(), &state(1), &scope);
+        let server = |change: &Change| match change {
+            Change::AddServer(at, _) => Some(at.backend.clone()),
+            _ => None,
+        };
+        assert_eq!(changes.iter().filter_map(server).collect::<Vec<_>>(), [name("a")]);
+        assert!(changes.contains(&Change::AddEntry(Map::Names, word("a"), word("a"))));
+        assert!(changes.contains(&Change::AddEntry(Map::Hosts, word("b"), word("b"))));
+        assert_eq!(changes.len(), 4);
+    }
+
+    #[test]
+    fn a_server_that_differs_is_changed_and_not_replaced() {
+        let changes = diff(&observed(state(1)), &state(2), &Scope::All);
+        assert_eq!(changes.len(), 2);
+        assert!(changes.iter().all(|change| matches!(change, Change::ChangeServer { .. })));
+    }
+
+    #[test]
+    fn stray_entries_come_first_whatever_the_scope() {
+        // Up to 3.2 `del map` by key takes all entries: by reference goes first.
+        let mut ground = observed(state(1));
+        ground.stray_entries.push((Map::Hosts, 7));
+        let changes = diff(&ground, &State::default(), &Scope::All);
+        assert_eq!(changes[0], Change::RemoveStray(Map::Hosts, 7));
+        assert_eq!(diff(&ground, &state(1), &Scope::default()), [Change::RemoveStray(Map::Hosts, 7)]);
+    }
+}

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::claim;
 use super::command::{Capabilities, Check, Command, ServerRef};
 use super::diff::Change;
 use super::name::{BackendName, ClassName, MapWord};
@@ -147,17 +148,40 @@ const DISCARD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
 #[must_use]
 pub fn plan(changes: &[Change], ground: &Ground<'_>) -> Plan {
     let mut stages = Stages::default();
-    let added: BTreeSet<SocketAddr> = changes
+    let added: BTreeSet<Standing<'_>> = changes
         .iter()
         .filter_map(|change| match change {
-            Change::AddServer(_, server) => Some(server.address),
+            Change::AddServer(at, server) => standing(at, server),
             _ => None,
         })
         .collect();
+    let filling: BTreeSet<&BackendName> = changes.iter().filter_map(becomes_ready).collect();
     for change in changes {
-        stages.put(change, ground, &added);
+        stages.put(change, ground, &added, &filling);
     }
     stages.into_plan()
+}
+
+/// A container (its short identifier) at an address. An address alone says
+/// nothing: Docker hands it on at once.
+type Standing<'a> = (&'a str, SocketAddr);
+
+/// The container behind a server; `None` for a server that hapilot didn't name.
+fn standing<'a>(at: &'a ServerRef, server: &Server) -> Option<Standing<'a>> {
+    Some((claim::id_of_server(&at.server)?, server.address))
+}
+
+/// The backend in which a server takes traffic that took none there before.
+fn becomes_ready(change: &Change) -> Option<&BackendName> {
+    match change {
+        Change::AddServer(at, to) if to.admin == Admin::Ready => Some(&at.backend),
+        Change::ChangeServer { server, from, to }
+            if to.admin == Admin::Ready && (from.admin != Admin::Ready || from.address != to.address) =>
+        {
+            Some(&server.backend)
+        }
+        _ => None,
+    }
 }
 
 /// The parts of a plan, in the order in which they are sent.
@@ -191,16 +215,24 @@ impl Stages {
         Plan { steps: stages.into_iter().flatten().collect(), waiting: self.waiting }
     }
 
-    fn put(&mut self, change: &Change, ground: &Ground<'_>, added: &BTreeSet<SocketAddr>) {
+    fn put(
+        &mut self,
+        change: &Change,
+        ground: &Ground<'_>,
+        added: &BTreeSet<Standing<'_>>,
+        filling: &BTreeSet<&BackendName>,
+    ) {
         match change {
             Change::AddBackend(backend) => self.add_backend(backend, ground),
             Change::RemoveBackend(backend) => self.remove_backend(backend, ground),
             Change::AddServer(server, to) => self.add_server(server, to, ground),
-            Change::ChangeServer { server, from, to } => self.change_server(server, from, to),
+            Change::ChangeServer { server, from, to } => {
+                self.change_server(server, from, to, filling.contains(&server.backend));
+            }
             Change::RemoveServer(server, from) => {
                 // The same container, under another backend: it lives, so it
                 // serves until the host has moved.
-                let lives = added.contains(&from.address);
+                let lives = standing(server, from).is_some_and(|standing| added.contains(&standing));
                 self.remove_server(server, from, ground, lives);
             }
             Change::AddEntry(map, key, value) => {
@@ -271,7 +303,7 @@ impl Stages {
         }
     }
 
-    fn change_server(&mut self, server: &ServerRef, from: &Server, to: &Server) {
+    fn change_server(&mut self, server: &ServerRef, from: &Server, to: &Server, filling: bool) {
         let set = |admin| Command::SetServerState { server: server.clone(), admin };
         if from.address != to.address {
             // It may take traffic again when its new address has been read back:
@@ -289,7 +321,12 @@ impl Stages {
             let command = Command::SetServerWeight { server: server.clone(), weight: to.weight };
             self.make.push(Step { command, reason });
         }
-        if from.admin != to.admin {
+        if from.admin == Admin::Ready && to.admin == Admin::Drain && filling {
+            // HAProxy may refuse one of the better ones, or it is moving and
+            // not ready before the next plan.
+            let reason = "better ones are on their way";
+            self.waiting.push(Waiting { server: server.clone(), reason });
+        } else if from.admin != to.admin {
             let stage = match to.admin {
                 // A server that can't answer leaves at once; one that is merely
                 // worse than others leaves when they have joined.
@@ -297,6 +334,11 @@ impl Stages {
                 Admin::Drain => &mut self.retire,
                 Admin::Ready => &mut self.make,
             };
+            if from.admin == Admin::Maint {
+                // A plan may have been cut off before it could: whether a check
+                // is enabled can't be read back, and twice does no harm.
+                stage.push(Step { command: Command::EnableHealth { server: server.clone() }, reason });
+            }
             stage.push(Step { command: set(to.admin), reason });
         }
     }
@@ -357,4 +399,119 @@ fn keeps_from_deletion(server: &ServerRef, from: &Server, ground: &Ground<'_>) -
         return Some("a request may still wait for its retry on it");
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::name::ServerName;
+
+    fn at(backend: &str, server: &str) -> ServerRef {
+        ServerRef { backend: BackendName::new(backend).unwrap(), server: ServerName::new(server).unwrap() }
+    }
+
+    fn server(last: u8, admin: Admin) -> Server {
+        Server { address: ([127, 0, 0, last], 80).into(), admin, weight: 1 }
+    }
+
+    fn word(text: &str) -> MapWord {
+        MapWord::new(text).unwrap()
+    }
+
+    /// The commands for these changes, and the servers that wait.
+    fn planned(
+        changes: &[Change],
+        prompt: bool,
+        facts: &[(ServerRef, RemovalFacts)],
+    ) -> (Vec<String>, usize) {
+        let capabilities =
+            Capabilities { add_backend: false, prompt_deletion: prompt, pools_by_default: prompt };
+        let removals = facts.iter().cloned().collect();
+        let quarantine = Duration::from_secs(20);
+        let ground = Ground { capabilities, check: Check::default(), removals: &removals, quarantine };
+        let plan = plan(changes, &ground);
+        (plan.steps.iter().map(|step| step.command.to_string()).collect(), plan.waiting.len())
+    }
+
+    #[test]
+    fn the_dead_leave_before_anybody_takes_their_address() {
+        let add = Change::AddServer(at("b", "new-2"), server(1, Admin::Ready));
+        let remove = Change::RemoveServer(at("a", "old-1"), server(1, Admin::Ready));
+        let (steps, _) = planned(&[add, remove], true, &[]);
+        assert_eq!(steps[0], "set server a/old-1 state maint");
+        assert_eq!(steps.last().unwrap(), "del server a/old-1");
+    }
+
+    #[test]
+    fn a_container_that_changes_its_backend_serves_until_the_host_has_moved() {
+        let changes = [
+            Change::RemoveServer(at("a", "one-1"), server(1, Admin::Ready)),
+            Change::ChangeEntry(Map::Hosts, word("h"), word("b")),
+            Change::AddServer(at("b", "one-1"), server(1, Admin::Ready)),
+        ];
+        let (steps, _) = planned(&changes, true, &[]);
+        let place = |text: &str| steps.iter().position(|step| step == text).expect(text);
+        assert!(place("set server b/one-1 state ready") < place("set map hosts.map h b"));
+        assert!(place("set map hosts.map h b") < place("set server a/one-1 state maint"));
+    }
+
+    #[test]
+    fn a_server_drains_in_a_plan_that_makes_no_other_ready() {
+        let drain = Change::ChangeServer {
+            server: at("a", "ill-1"),
+            from: server(1, Admin::Ready),
+            to: server(1, Admin::Drain),
+        };
+        let moved = |backend: &str| Change::ChangeServer {
+            server: at(backend, "well-2"),
+            from: server(2, Admin::Ready),
+            to: server(3, Admin::Ready),
+        };
+        let drains = |changes: &[Change]| {
+            let (steps, waiting) = planned(changes, true, &[]);
+            (steps.contains(&"set server a/ill-1 state drain".to_owned()), waiting)
+        };
+        assert_eq!(drains(std::slice::from_ref(&drain)), (true, 0));
+        assert_eq!(drains(&[drain.clone(), moved("b")]), (true, 0));
+        assert_eq!(drains(&[drain, moved("a")]), (false, 1));
+    }
+
+    #[test]
+    fn a_moved_server_is_not_made_ready_in_the_same_plan() {
+        let change = Change::ChangeServer {
+            server: at("a", "one-1"),
+            from: server(1, Admin::Ready),
+            to: server(2, Admin::Ready),
+        };
+        let (steps, _) = planned(&[change], true, &[]);
+        assert_eq!(steps, ["set server a/one-1 state maint", "set server a/one-1 addr 127.0.0.2 port 80"]);
+    }
+
+    #[test]
+    fn where_deletion_is_dangerous_it_waits_for_time_and_for_connections() {
+        let at = at("a", "old-1");
+        let deleted = |admin, facts: Option<(u32, u64)>| {
+            let facts = facts.map(|(unchanged_s, busy)| (at.clone(), RemovalFacts { unchanged_s, busy }));
+            let change = Change::RemoveServer(at.clone(), server(1, admin));
+            let (steps, waiting) = planned(&[change], false, facts.as_slice());
+            let deleted = steps.contains(&"del server a/old-1".to_owned());
+            assert_eq!(deleted, waiting == 0);
+            deleted
+        };
+        assert!(deleted(Admin::Maint, Some((20, 0))));
+        assert!(!deleted(Admin::Maint, Some((19, 0))), "a request may wait for its retry");
+        assert!(!deleted(Admin::Maint, Some((99, 1))), "a connection is left");
+        assert!(!deleted(Admin::Maint, None), "nobody has counted");
+        assert!(!deleted(Admin::Ready, Some((99, 0))), "it is in service");
+    }
+
+    #[test]
+    fn a_host_is_forgotten_before_its_backend_is_lent_anew() {
+        let changes = [
+            Change::ChangeEntry(Map::Names, word("web:pool:0001"), word("new")),
+            Change::RemoveEntry(Map::Hosts, word("old")),
+        ];
+        let (steps, _) = planned(&changes, true, &[]);
+        assert_eq!(steps, ["del map hosts.map old", "set map names.map web:pool:0001 new"]);
+    }
 }

@@ -63,3 +63,61 @@ fn change(observed: &mut Observed, at: &ServerRef, effect: impl FnOnce(&mut Serv
         effect(server);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::command::Check;
+    use crate::core::name::{BackendName, MapWord, ServerName};
+    use crate::core::state::Map;
+
+    fn at(backend: &str) -> ServerRef {
+        ServerRef { backend: BackendName::new(backend).unwrap(), server: ServerName::new("s-1").unwrap() }
+    }
+
+    fn add(backend: &str) -> Command {
+        Command::AddServer {
+            server: at(backend),
+            address: ([127, 0, 0, 1], 80).into(),
+            weight: 3,
+            check: Check::default(),
+            pool_keywords: false,
+        }
+    }
+
+    fn after(commands: &[Command]) -> Observed {
+        let mut observed = Observed::default();
+        for command in commands {
+            simulate(&mut observed, command);
+        }
+        observed
+    }
+
+    #[test]
+    fn a_new_server_is_in_maint() {
+        let server = after(&[add("web:a")]).state.backends["web:a"].servers["s-1"].clone();
+        assert_eq!((server.admin, server.weight), (Admin::Maint, 3));
+    }
+
+    #[test]
+    fn an_emptied_backend_of_the_pool_is_not_in_use_and_an_own_one_stays() {
+        let gone = |backend| after(&[add(backend), Command::DelServer { server: at(backend) }]).state;
+        assert_eq!(gone("web:pool:0001").backends.len(), 0);
+        assert_eq!(gone("web:a").backends.len(), 1);
+    }
+
+    #[test]
+    fn a_map_without_entries_is_absent() {
+        let (map, key) = (Map::Hosts, MapWord::new("a").unwrap());
+        let add = Command::AddMap { map, key: key.clone(), value: key.clone() };
+        assert_eq!(after(&[add, Command::DelMap { map, key }]), Observed::default());
+    }
+
+    #[test]
+    fn a_stray_entry_goes_by_its_reference() {
+        let mut observed =
+            Observed { stray_entries: vec![(Map::Hosts, 1), (Map::Names, 1)], ..Observed::default() };
+        simulate(&mut observed, &Command::DelMapEntry { map: Map::Hosts, reference: 1 });
+        assert_eq!(observed.stray_entries, [(Map::Names, 1)]);
+    }
+}

@@ -23,6 +23,8 @@ pub struct Slots {
     holders: BTreeMap<(String, MapWord), BackendName>,
     /// Backends of the pool without a loan and without a server.
     free: BTreeSet<BackendName>,
+    /// Backends of the pool in all, also those that hold servers of nobody.
+    size: usize,
 }
 
 /// No backend is left for a key.
@@ -39,15 +41,31 @@ impl Slots {
     /// Reads the loans back from what HAProxy has.
     #[must_use]
     pub fn from_observed(observed: &Observed, add_backend: bool) -> Self {
-        let mut slots = Self { add_backend, ..Self::default() };
+        let mut slots = Self { add_backend, size: observed.pool.len(), ..Self::default() };
         let names = observed.state.maps.get(&Map::Names);
+        let leading = leading_hosts(observed);
+        let mut doubtful = Vec::new();
         for backend in &observed.pool {
-            match names.and_then(|names| names.get(backend.as_str())) {
-                Some(service) => slots.lend(backend.clone(), service.clone()),
-                None if has_servers(observed, backend) => {}
-                None => {
-                    slots.free.insert(backend.clone());
+            let noted = names.and_then(|names| names.get(backend.as_str()));
+            let hosts = leading.get(backend.as_str()).map(Vec::as_slice).unwrap_or_default();
+            match noted {
+                Some(service) if hosts.is_empty() || hosts.contains(&service) => {
+                    slots.lend(backend.clone(), service.clone());
                 }
+                _ => doubtful.push((backend, noted, hosts)),
+            }
+        }
+        // A hand took the note away or changed it. Whom visitors reach there
+        // keeps it: moving a host needs a free backend, and there may be none.
+        for (backend, noted, hosts) in doubtful {
+            let class = backend.class().unwrap_or_default();
+            let homeless =
+                |host: &&&MapWord| !slots.holders.contains_key(&(class.to_owned(), (**host).clone()));
+            let heir = hosts.iter().find(homeless).copied().filter(|_| has_servers(observed, backend));
+            if let Some(service) = heir.or(noted).cloned() {
+                slots.lend(backend.clone(), service);
+            } else if !has_servers(observed, backend) {
+                slots.free.insert(backend.clone());
             }
         }
         slots
@@ -65,7 +83,7 @@ impl Slots {
         }
         let free = self.free.iter().find(|backend| backend.class() == Some(key.class.as_str())).cloned();
         let Some(backend) = free else {
-            return Err(Exhausted { size: self.lent.len() + self.free.len() });
+            return Err(Exhausted { size: self.size });
         };
         self.free.remove(&backend);
         self.lend(backend.clone(), service);
@@ -125,6 +143,114 @@ impl Slots {
     }
 }
 
+/// The hosts that lead to each backend. What a loan notes for a host is the
+/// host itself: [`BackendKey::service`].
+fn leading_hosts(observed: &Observed) -> BTreeMap<&str, Vec<&MapWord>> {
+    let mut leading: BTreeMap<&str, Vec<&MapWord>> = BTreeMap::new();
+    for (host, backend) in observed.state.maps.get(&Map::Hosts).into_iter().flatten() {
+        leading.entry(backend.as_str()).or_default().push(host);
+    }
+    leading
+}
+
 fn has_servers(observed: &Observed, backend: &BackendName) -> bool {
     observed.state.backends.get(backend).is_some_and(|b| !b.servers.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::name::{ClassName, Host, ServerName};
+    use crate::core::state::{Admin, Server};
+
+    fn key(host: &str) -> BackendKey {
+        BackendKey { class: ClassName::web(), host: Host::new(host).unwrap() }
+    }
+
+    fn pool(index: usize) -> BackendName {
+        BackendName::pool(&ClassName::web(), index)
+    }
+
+    fn word(text: &str) -> MapWord {
+        MapWord::new(text).unwrap()
+    }
+
+    /// A pool of so many, those of `busy` with a server, these notes and hosts.
+    fn observed(size: usize, busy: &[usize], names: &[(usize, &str)], hosts: &[(&str, usize)]) -> Observed {
+        let mut observed = Observed { pool: (1..=size).map(pool).collect(), ..Observed::default() };
+        for &index in busy {
+            let address = ([127, 0, 0, 2], 80).into();
+            let server = Server { address, admin: Admin::Ready, weight: 1 };
+            let backend = observed.state.backends.entry(pool(index)).or_default();
+            backend.servers.insert(ServerName::new("s-1").unwrap(), server);
+        }
+        let maps = &mut observed.state.maps;
+        let names = names.iter().map(|&(index, service)| (MapWord::from(&pool(index)), word(service)));
+        maps.insert(Map::Names, names.collect());
+        let hosts = hosts.iter().map(|&(host, index)| (word(host), MapWord::from(&pool(index))));
+        maps.insert(Map::Hosts, hosts.collect());
+        observed
+    }
+
+    #[test]
+    fn a_loan_is_read_back_from_the_note() {
+        let mut slots = Slots::from_observed(&observed(3, &[], &[(2, "a.example")], &[]), false);
+        assert_eq!(slots.take(&key("a.example")), Ok(pool(2)));
+        assert_eq!(slots.take(&key("b.example")), Ok(pool(1)));
+        assert_eq!(slots.free(), 1);
+    }
+
+    #[test]
+    fn without_a_note_the_host_that_leads_there_keeps_its_backend() {
+        for names in [&[][..], &[(2, "wrong.example")][..]] {
+            let ground = observed(2, &[2], names, &[("a.example", 2)]);
+            let mut slots = Slots::from_observed(&ground, false);
+            assert_eq!(slots.take(&key("a.example")), Ok(pool(2)), "noted {names:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_was_pointed_elsewhere_keeps_the_backend_of_its_note() {
+        let ground = observed(3, &[1, 2], &[(1, "b.example"), (2, "a.example")], &[("a.example", 1)]);
+        let slots = Slots::from_observed(&ground, false);
+        assert_eq!(slots.held(&key("a.example")), Some(pool(2)));
+        let free = observed(3, &[2], &[(2, "a.example")], &[("a.example", 1)]);
+        assert_eq!(Slots::from_observed(&free, false).held(&key("a.example")), Some(pool(2)));
+    }
+
+    #[test]
+    fn of_two_loans_for_one_service_the_first_is_in_use() {
+        let ground = observed(2, &[1, 2], &[(1, "a.example"), (2, "a.example")], &[]);
+        let mut slots = Slots::from_observed(&ground, false);
+        assert_eq!(slots.take(&key("a.example")), Ok(pool(1)));
+        let emptied = observed(2, &[1], &[(1, "a.example")], &[]);
+        assert!(slots.settle(&pool(2), &emptied));
+        assert_eq!((slots.held(&key("a.example")), slots.free()), (Some(pool(1)), 1));
+    }
+
+    #[test]
+    fn a_backend_with_servers_of_nobody_is_not_free() {
+        let mut slots = Slots::from_observed(&observed(1, &[1], &[], &[]), false);
+        assert_eq!(slots.take(&key("a.example")), Err(Exhausted { size: 1 }));
+        assert!(!slots.settle(&pool(1), &observed(1, &[1], &[], &[])));
+        assert!(slots.settle(&pool(1), &observed(1, &[], &[], &[])));
+        assert_eq!(slots.take(&key("a.example")), Ok(pool(1)));
+    }
+
+    #[test]
+    fn an_exhausted_pool_says_its_size_and_keeps_its_loans() {
+        let mut slots = Slots::from_observed(&observed(1, &[], &[], &[]), false);
+        assert_eq!(slots.take(&key("a.example")), Ok(pool(1)));
+        assert_eq!(slots.take(&key("b.example")), Err(Exhausted { size: 1 }));
+        assert_eq!(slots.take(&key("a.example")), Ok(pool(1)));
+        assert_eq!(slots.held(&key("b.example")), None);
+    }
+
+    #[test]
+    fn where_backends_are_made_no_pool_is_needed() {
+        let mut slots = Slots::from_observed(&Observed::default(), true);
+        let own = key("*.a.example").own_name();
+        assert_eq!(slots.take(&key("*.a.example")), Ok(own.clone()));
+        assert_eq!(slots.held(&key("*.a.example")), Some(own));
+    }
 }

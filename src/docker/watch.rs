@@ -20,7 +20,7 @@ use super::error::DockerError;
 use super::events::EventStream;
 use super::follow::Following;
 use super::inventory::Inventory;
-use crate::backoff::{Backoff, jittered};
+use crate::backoff::Backoff;
 use crate::core::container::{Container, ContainerId, RunState};
 
 /// How an engine is watched.

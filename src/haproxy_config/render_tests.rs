@@ -1,3 +1,5 @@
+//! The rendered text: a snapshot, and the grammar of every line.
+
 use proptest::collection::btree_map;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Files on real file systems: full, read-only, unchanged.
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;

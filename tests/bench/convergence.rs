@@ -5,19 +5,11 @@
 //! the last command. The bare writer does nothing but push the very same lines
 //! down the same kind of socket, whose replies a second thread counts.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a benchmark prints and ends by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints and ends by panicking")]
 
 mod stage;
 
-use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use hapilot::core::command::Check;
@@ -30,7 +22,7 @@ use hapilot::runtime_api::encode::encode;
 use hapilot::runtime_api::{Client, RuntimeApiAddress, Timeouts};
 use stage::figures::{Table, median, ms};
 use stage::haproxy::Haproxy;
-use stage::targets;
+use stage::{bare, targets};
 
 const CONTAINERS: usize = 10_000;
 const HOSTS: usize = 1_000;
@@ -39,6 +31,9 @@ const POOL: usize = 1_000;
 const RUNS: usize = 5;
 
 fn main() {
+    if !stage::asked() {
+        return;
+    }
     let port = targets::listen();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut table = Table::new(["HAProxy", "commands", "hapilot", "bare writer", "ratio", "aim"]);
@@ -90,15 +85,15 @@ async fn link(haproxy: &Haproxy) -> Link {
 async fn lines(version: &str, port: u16) -> Vec<String> {
     let haproxy = Haproxy::start(version, POOL);
     let mut reconcile = reconcile();
-    reconcile.desired_mut().replace(containers(port), &BTreeSet::new());
+    reconcile.desired_mut().replace(containers(port));
     let mut link = link(&haproxy).await;
     let plan = reconcile.preview(&mut link).await.unwrap();
-    let line = |step: &hapilot::core::plan::Step| {
-        let mut line = String::new();
-        encode(&step.command, link.client().map_paths(), &mut line).unwrap();
-        line.replace(haproxy.dir.path().to_str().unwrap(), "@DIR@")
+    let encoded = |step: &hapilot::core::plan::Step| {
+        let mut text = String::new();
+        encode(&step.command, link.client().map_paths(), &mut text).unwrap();
+        text.replace(haproxy.dir.path().to_str().unwrap(), "@DIR@")
     };
-    plan.steps.iter().map(line).collect()
+    plan.steps.iter().map(encoded).collect()
 }
 
 async fn converge(version: &str, port: u16) -> Duration {
@@ -107,7 +102,7 @@ async fn converge(version: &str, port: u16) -> Duration {
     let mut link = link(&haproxy).await;
     let inventory = containers(port);
     let begin = Instant::now();
-    reconcile.desired_mut().replace(inventory, &BTreeSet::new());
+    reconcile.desired_mut().replace(inventory);
     let turn = reconcile.turn(&mut link).await.unwrap();
     let took = begin.elapsed();
     assert!(turn.settled && turn.failed == 0, "{turn:?}: {:?}", reconcile.blocked());
@@ -115,34 +110,11 @@ async fn converge(version: &str, port: u16) -> Duration {
     took
 }
 
-/// The bare writer.
+/// The same by the bare writer.
 fn push(version: &str, lines: &[String]) -> Duration {
     let haproxy = Haproxy::start(version, POOL);
     let text = lines.concat().replace("@DIR@", haproxy.dir.path().to_str().unwrap());
-    let mut socket = UnixStream::connect(haproxy.socket()).unwrap();
-    let mut reader = socket.try_clone().unwrap();
-    socket.write_all(b"prompt\n").unwrap();
-    prompts(&mut reader, 1);
-    let count = lines.len();
-    let begin = Instant::now();
-    let replies = thread::spawn(move || prompts(&mut reader, count));
-    socket.write_all(text.as_bytes()).unwrap();
-    replies.join().unwrap();
-    let took = begin.elapsed();
+    let took = bare::push(&haproxy.socket(), &text, lines.len());
     assert_eq!(haproxy.servers(), CONTAINERS);
     took
-}
-
-/// Reads as many prompts: each ends a reply.
-fn prompts(socket: &mut UnixStream, count: usize) {
-    let mut buffer = vec![0; 64 * 1024];
-    let (mut seen, mut last) = (0, 0);
-    while seen < count {
-        let length = socket.read(&mut buffer).unwrap();
-        assert!(length > 0, "HAProxy closed the connection");
-        for &byte in &buffer[..length] {
-            seen += usize::from(last == b'>' && byte == b' ');
-            last = byte;
-        }
-    }
 }

@@ -10,7 +10,7 @@
 
 #![allow(
     clippy::unwrap_used,
-    clippy::print_stdout,
+    clippy::cast_precision_loss,
     reason = "a benchmark prints and ends by panicking"
 )]
 
@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 
 use stage::daemon::{Acknowledged, Daemon, container};
 use stage::fake_docker::FakeDocker;
-use stage::figures::{Table, cpu, median, ms, percentile};
+use stage::figures::{Cpu, Table, median, ms, percentile};
 use stage::haproxy::Haproxy;
-use stage::targets;
+use stage::{bare, targets};
 
 const PER_HOST: usize = 10;
 const POOL: usize = 1_000;
@@ -51,15 +51,39 @@ struct Stage {
 }
 
 fn main() {
+    if !stage::asked() {
+        return;
+    }
     let port = targets::listen();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let _entered = runtime.enter();
     let mut latency = Table::new([
-        "HAProxy", "containers", "events", "p50", "p99", "aim (p50)", "p50 with inspect", "p99 with inspect",
+        "HAProxy",
+        "containers",
+        "events",
+        "p50",
+        "p99",
+        "aim (p50)",
+        "p50 with inspect",
+        "p99 with inspect",
     ]);
-    let mut bursts = Table::new(["HAProxy", "containers", "100 at once: from the first event to the last acknowledgement"]);
+    let mut bursts = Table::new([
+        "HAProxy",
+        "containers",
+        "commands per turn",
+        "p50 of a turn",
+        "bare writer for as many",
+        "ratio",
+        "whole burst, with inspects",
+    ]);
     let mut cost = Table::new([
-        "HAProxy", "containers", "CPU per event", "aim", "CPU of a lone event, with the files", "Docker calls per event", "aim",
+        "HAProxy",
+        "containers",
+        "CPU per event",
+        "aim",
+        "CPU of a lone event, with the files",
+        "Docker calls per event",
+        "aim",
     ]);
     for (version, size) in [("3.0", 100), ("3.0", 1_000), ("3.0", 10_000), ("3.4", 10_000)] {
         let stage = Stage::set(version, size, port);
@@ -70,7 +94,7 @@ fn main() {
             _ => "",
         };
         let (burst, whole) = stage.bursts();
-        for (events, seen) in [("one at a time", stage.singles()), ("bursts of 100", burst)] {
+        for (events, seen) in [("one at a time", &stage.singles()), ("bursts of 100", &burst)] {
             let since_inspect: Vec<Duration> = seen.iter().map(|seen| seen.since_inspect).collect();
             let since_event: Vec<Duration> = seen.iter().map(|seen| seen.since_event).collect();
             latency.row([
@@ -84,7 +108,6 @@ fn main() {
                 ms(percentile(&since_event, 99)),
             ]);
         }
-        bursts.row([head().0, head().1, ms(median(&whole))]);
         let (stream, calls) = stage.stream();
         cost.row([
             head().0,
@@ -95,9 +118,21 @@ fn main() {
             format!("{calls:.2}"),
             "<= 2".to_owned(),
         ]);
+        let commands = burst.iter().map(|turn| turn.commands).sum::<usize>() / burst.len();
+        let since_inspect: Vec<Duration> = burst.iter().map(|turn| turn.since_inspect).collect();
+        let bare = stage.bare(commands);
+        bursts.row([
+            head().0,
+            head().1,
+            commands.to_string(),
+            ms(median(&since_inspect)),
+            ms(bare),
+            format!("{:.2}", median(&since_inspect).as_secs_f64() / bare.as_secs_f64()),
+            ms(median(&whole)),
+        ]);
     }
     latency.print("From the end of the inspect to HAProxy's acknowledgement");
-    bursts.print("Bursts as a whole, the engine's 100 inspects included (medians)");
+    bursts.print("Bursts of 100, against a bare writer that pushes as many commands of the same kinds");
     cost.print("What an event costs");
 }
 
@@ -153,10 +188,14 @@ impl Stage {
             sleep(50 * PACE);
             self.hapilot.skip();
             let begin = Instant::now();
-            ids.iter().for_each(|id| self.docker.die(id));
+            for id in &ids {
+                self.docker.die(id);
+            }
             // Each is taken out of service and deleted.
             wholes.push(self.until(2 * BURST, &mut turns) - begin);
-            ids.iter().for_each(|id| self.docker.destroy(id));
+            for id in &ids {
+                self.docker.destroy(id);
+            }
             sleep(50 * PACE);
             self.hapilot.skip();
         }
@@ -179,7 +218,9 @@ impl Stage {
 
     /// CPU time and calls to Docker per event of a steady stream.
     fn stream(&self) -> (Duration, f64) {
-        let (time, calls) = (cpu(self.hapilot.pid()), self.docker.calls().reads());
+        let mut cpu = Cpu::of(self.hapilot.pid());
+        cpu.used();
+        let calls = self.docker.calls().reads();
         for k in 0..STREAM / 2 {
             let id = self.join(k);
             sleep(PACE);
@@ -188,7 +229,7 @@ impl Stage {
             self.docker.destroy(&id);
         }
         sleep(50 * PACE);
-        let time = (cpu(self.hapilot.pid()) - time) / u32::try_from(STREAM).unwrap();
+        let time = cpu.used() / u32::try_from(STREAM).unwrap();
         let calls = (self.docker.calls().reads() - calls) as f64 / STREAM as f64;
         self.rest();
         assert_eq!(self.haproxy.servers(), self.size);
@@ -197,11 +238,42 @@ impl Stage {
 
     /// CPU time of one event in silence, until nothing is left to be written.
     fn lone(&self) -> Duration {
-        let before = cpu(self.hapilot.pid());
+        let mut cpu = Cpu::of(self.hapilot.pid());
+        cpu.used();
+        let mut time = Duration::ZERO;
         for k in 0..LONE {
             self.join(k);
             sleep(LONE_REST);
+            time += cpu.used();
         }
-        (cpu(self.hapilot.pid()) - before) / u32::try_from(LONE).unwrap()
+        time / u32::try_from(LONE).unwrap()
+    }
+
+    /// What a bare writer needs for so many commands, half of them as for
+    /// containers that join, half as for those that die. Ends hapilot first:
+    /// it would undo them.
+    fn bare(self, commands: usize) -> Duration {
+        let Self { haproxy, hapilot, port, .. } = self;
+        drop(hapilot);
+        let mut backends = haproxy.backends();
+        backends.dedup();
+        let servers: Vec<String> =
+            (0..BURST).map(|k| format!("{}/bare-{k}", backends[k % backends.len()])).collect();
+        let check = "weight 128 check inter 5000ms fastinter 250ms downinter 1000ms fall 2 rise 1";
+        let mut per_command = Vec::new();
+        for _ in 0..2 * BURSTS {
+            let add = |server: &String| {
+                format!(
+                    "add server {server} 127.0.0.1:{port} {check}\nenable health {server}\nset server {server} state ready\n"
+                )
+            };
+            let del = |server: &String| format!("set server {server} state maint\ndel server {server}\n");
+            let joins: String = servers.iter().map(add).collect();
+            let deaths: String = servers.iter().map(del).collect();
+            let took = bare::push(&haproxy.socket(), &joins, 3 * BURST)
+                + bare::push(&haproxy.socket(), &deaths, 2 * BURST);
+            per_command.push(took / u32::try_from(5 * BURST).unwrap());
+        }
+        median(&per_command) * u32::try_from(commands).unwrap()
     }
 }

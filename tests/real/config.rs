@@ -299,10 +299,10 @@ fn leads_hosts_to_their_backends(version: &str) {
         ("-/<NOSRV>", 8),
         ("down.example/<NOSRV>", 1),
         ("exact.wild.example/s0", 1),
-        ("hapilot:http/<NOSRV>", 1),
+        ("http/<NOSRV>", 1),
+        ("nowhere/<NOSRV>", 1),
+        ("one.example/s0", 6),
         ("two.example/s1", 1),
-        ("web:nowhere/<NOSRV>", 1),
-        ("web:one.example/s0", 6),
     ];
     assert_eq!(services.into_iter().collect::<Vec<_>>(), expected, "{log:#?}");
 }

@@ -28,7 +28,10 @@ pub fn container(n: usize, host: usize, port: u16) -> FakeContainer {
         .env("NODE_VERSION", "22.11.0")
         .env("DATABASE_URL", "postgres://web:secret@db.internal.example:5432/web?sslmode=require")
         .env("REDIS_URL", "redis://cache.internal.example:6379/0")
-        .label("com.docker.compose.config-hash", "0c4b0f9ab8b4d5b3f5ad1c6c5b3b2e1f0c4b0f9ab8b4d5b3f5ad1c6c5b3b2e1f")
+        .label(
+            "com.docker.compose.config-hash",
+            "0c4b0f9ab8b4d5b3f5ad1c6c5b3b2e1f0c4b0f9ab8b4d5b3f5ad1c6c5b3b2e1f",
+        )
         .label("com.docker.compose.container-number", "1")
         .label("com.docker.compose.oneoff", "False")
         .label("com.docker.compose.project", &project)

@@ -3,6 +3,9 @@
 //! What lives here: numbers and how they are shown. What it must not know:
 //! where they come from.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
 use std::time::Duration;
 
 /// The value that `percent` of all do not exceed.
@@ -23,18 +26,36 @@ pub fn ms(time: Duration) -> String {
     if ms < 100.0 { format!("{ms:.2} ms") } else { format!("{ms:.0} ms") }
 }
 
-/// CPU time of a process so far, of threads that ended too; in steps of 10 ms.
-pub fn cpu(pid: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // Behind the name in brackets; utime and stime are fields 14 and 15 (proc(5)).
-    let (_, rest) = stat.rsplit_once(") ").unwrap();
-    let ticks: u64 = rest.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
-    Duration::from_millis(ticks * 10)
+/// CPU time of a process, to the nanosecond. A thread's time up to the last
+/// look is not lost when it ends (tokio's blocking ones do, 10 s after work).
+pub struct Cpu {
+    pid: u32,
+    threads: BTreeMap<OsString, u64>,
+    told: u64,
+}
+
+impl Cpu {
+    pub fn of(pid: u32) -> Self {
+        Self { pid, threads: BTreeMap::new(), told: 0 }
+    }
+
+    /// The time since the last call; at first, since the process began.
+    pub fn used(&mut self) -> Duration {
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap() {
+            let task = task.unwrap();
+            // It may end between the two readings.
+            let Ok(stat) = fs::read_to_string(task.path().join("schedstat")) else { continue };
+            let nanos = stat.split(' ').next().unwrap().parse().unwrap();
+            self.threads.insert(task.file_name(), nanos);
+        }
+        let all: u64 = self.threads.values().sum();
+        Duration::from_nanos(all - std::mem::replace(&mut self.told, all))
+    }
 }
 
 /// A line of `/proc/<pid>/status` in MB (of 1,000,000 bytes): `VmRSS`, `VmHWM`.
 pub fn memory_mb(pid: u32, field: &str) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
     let kib: f64 = line.trim().trim_end_matches(" kB").parse().unwrap();
     kib * 1024.0 / 1e6
@@ -49,7 +70,7 @@ impl Table {
     }
 
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.0.push(cells.to_vec());
+        self.0.push(cells.into());
     }
 
     pub fn print(&self, title: &str) {

@@ -3,7 +3,7 @@
 //! What lives here: its start and end. What it must not know: what is sent to
 //! it.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -54,25 +54,22 @@ impl Haproxy {
         self.dir.path().join("admin.sock")
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// What HAProxy answers to one line.
-    pub fn ask(&self, line: &str) -> String {
-        let mut socket = UnixStream::connect(self.socket()).unwrap();
-        socket.write_all(format!("{line}\n").as_bytes()).unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
     /// How many servers it has.
     pub fn servers(&self) -> usize {
+        self.rows().count()
+    }
+
+    /// The backends that have servers, each once per server.
+    pub fn backends(&self) -> Vec<String> {
+        self.rows().map(|row| row.split(' ').nth(1).unwrap().to_owned()).collect()
+    }
+
+    fn rows(&self) -> impl Iterator<Item = String> {
         let mut socket = UnixStream::connect(self.socket()).unwrap();
         socket.write_all(b"show servers state\n").unwrap();
         let lines = BufReader::new(socket).lines().map_while(Result::ok);
-        lines.filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).count() - 1
+        // The first line is the format's number, rows begin with a backend's.
+        lines.filter(|line| line.starts_with(|c: char| c.is_ascii_digit()) && line.contains(' '))
     }
 }
 

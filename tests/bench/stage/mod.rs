@@ -13,9 +13,23 @@
     reason = "a benchmark prints, ends by panicking, and takes from the stage what it needs"
 )]
 
+pub mod bare;
 pub mod daemon;
+#[allow(
+    clippy::pedantic,
+    clippy::style,
+    clippy::complexity,
+    clippy::expect_used,
+    reason = "linted where its own tests are"
+)]
 #[path = "../../support/fake_docker/mod.rs"]
 pub mod fake_docker;
 pub mod figures;
 pub mod haproxy;
 pub mod targets;
+
+/// True for `cargo bench`. Test runners start benchmarks too, to ask what tests
+/// they have.
+pub fn asked() -> bool {
+    std::env::args().any(|argument| argument == "--bench")
+}

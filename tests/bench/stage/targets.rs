@@ -16,9 +16,7 @@ pub fn listen() -> u16 {
     // Ten thousand first checks come at once.
     socket.listen(4096).unwrap();
     let port = socket.local_addr().unwrap().as_socket().unwrap().port();
-    thread::spawn(move || {
-        while socket.accept().is_ok() {}
-    });
+    thread::spawn(move || while socket.accept().is_ok() {});
     port
 }
 

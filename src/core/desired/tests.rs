@@ -1,0 +1,137 @@
+//! Unit tests of `desired`: conflicts, borrowed networks, HAProxy's own
+//! networks, and what a computation says it may have changed.
+//!
+//! Random histories are in `tests/flow/plan_properties.rs`.
+
+use super::*;
+use crate::core::command::Version;
+
+fn id(number: usize) -> ContainerId {
+    ContainerId::new(&format!("{number:012}{}", "0".repeat(52))).unwrap()
+}
+
+/// Claims `<name>.example`; started at its number.
+fn container(number: usize, name: &str, network: &str, last: u8) -> Container {
+    let mut container = Container::running(id(number), name)
+        .with_label("hapilot.host", &format!("{name}.example"))
+        .on_network(network, Some([127, 0, 0, last].into()), None);
+    container.started_at = Some(i64::try_from(number).unwrap());
+    container
+}
+
+/// In the network namespace of another.
+fn guest(number: usize, name: &str, host: usize) -> Container {
+    let mut guest = container(number, name, "web", 99);
+    guest.networks.clear();
+    guest.network_mode = NetworkMode::Container(id(host));
+    guest
+}
+
+fn desired(place: HaproxyPlace, containers: &[Container]) -> Desired {
+    let mut desired = Desired::new(place, false);
+    for container in containers {
+        desired.set(container.clone());
+    }
+    let capabilities = Capabilities::of(Version { major: 3, minor: 4, patch: 0 }).unwrap();
+    desired.adopt(&Observed::default(), capabilities);
+    desired.compute(&Observed::default());
+    desired
+}
+
+/// Hosts, each with the addresses of its servers.
+fn served(desired: &Desired) -> Vec<(String, Vec<String>)> {
+    let hosts = desired.state().maps.get(&Map::Hosts).into_iter().flatten();
+    let servers = |backend: &MapWord| {
+        let backend = desired.state().backends.get(backend.as_str()).unwrap();
+        backend.servers.values().map(|server| server.address.ip().to_string()).collect()
+    };
+    hosts.map(|(host, backend)| (host.to_string(), servers(backend))).collect()
+}
+
+fn one(host: &str, address: &str) -> (String, Vec<String>) {
+    (host.to_owned(), vec![address.to_owned()])
+}
+
+#[test]
+fn an_address_is_of_the_container_that_started_later_whoever_is_seen_first() {
+    let (old, new) = (container(1, "old", "web", 5), container(2, "new", "web", 5));
+    for order in [[old.clone(), new.clone()], [new.clone(), old.clone()]] {
+        let mut desired = desired(HaproxyPlace::Host, &order);
+        assert_eq!(served(&desired), [one("new.example", "127.0.0.5")]);
+        let rejections = desired.rejections();
+        assert_eq!((rejections.len(), &*rejections[0].container), (1, "old"));
+        desired.remove(&new.id);
+        desired.compute(&Observed::default());
+        assert_eq!(served(&desired), [one("old.example", "127.0.0.5")]);
+        assert_eq!(desired.rejections(), []);
+    }
+}
+
+#[test]
+fn among_equals_the_greater_identifier_has_the_address() {
+    let (one_, mut two) = (container(1, "one", "web", 5), container(2, "two", "web", 5));
+    two.started_at = one_.started_at;
+    for order in [[one_.clone(), two.clone()], [two, one_]] {
+        assert_eq!(served(&desired(HaproxyPlace::Host, &order)), [one("two.example", "127.0.0.5")]);
+    }
+}
+
+#[test]
+fn a_guest_shares_its_hosts_address_and_moves_with_it() {
+    let host = container(1, "host", "web", 5);
+    for order in [[host.clone(), guest(2, "guest", 1)], [guest(2, "guest", 1), host.clone()]] {
+        let mut desired = desired(HaproxyPlace::Host, &order);
+        assert_eq!(served(&desired), [one("guest.example", "127.0.0.5"), one("host.example", "127.0.0.5")]);
+        desired.set(container(1, "host", "web", 6));
+        desired.compute(&Observed::default());
+        assert_eq!(served(&desired), [one("guest.example", "127.0.0.6"), one("host.example", "127.0.0.6")]);
+        desired.remove(&host.id);
+        desired.compute(&Observed::default());
+        assert_eq!(served(&desired), []);
+    }
+}
+
+#[test]
+fn haproxys_own_networks_decide_who_is_reached() {
+    let place = HaproxyPlace::Container("proxy".to_owned());
+    let mut proxy = Container::running(id(9), "proxy").on_network("web", Some([127, 0, 0, 9].into()), None);
+    let both = [container(1, "a", "web", 1), container(2, "b", "back", 2)];
+    let mut desired = desired(place, &both);
+    assert_eq!(served(&desired), [], "HAProxy has not been seen yet");
+    desired.set(proxy.clone());
+    desired.compute(&Observed::default());
+    assert_eq!(served(&desired), [one("a.example", "127.0.0.1")]);
+    proxy = proxy.on_network("back", Some([127, 0, 1, 9].into()), None);
+    desired.set(proxy.clone());
+    desired.compute(&Observed::default());
+    assert_eq!(served(&desired), [one("a.example", "127.0.0.1"), one("b.example", "127.0.0.2")]);
+    desired.remove(&proxy.id);
+    desired.compute(&Observed::default());
+    assert_eq!(served(&desired).len(), 2, "while it is not there, the last ones stay");
+}
+
+#[test]
+fn a_computation_names_only_what_may_have_changed() {
+    let mut desired =
+        desired(HaproxyPlace::Host, &[container(1, "a", "web", 1), container(2, "b", "web", 2)]);
+    let mut ground = Observed { state: desired.state().clone(), ..Observed::default() };
+    assert!(matches!(desired.compute(&ground), Scope::Some { .. }));
+    desired.set(container(1, "a", "web", 3));
+    let Scope::Some { backends, hosts } = desired.compute(&ground) else { panic!("not everything changed") };
+    let name = |name: &BackendName| name.to_string();
+    assert!(backends.iter().map(name).eq(["web:a.example"]), "{backends:?}");
+    assert_eq!(hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a.example"]);
+    // The same facts again are no news.
+    ground.state = desired.state().clone();
+    desired.set(container(1, "a", "web", 3));
+    assert_eq!(desired.compute(&ground), Scope::default());
+}
+
+#[test]
+fn the_container_behind_a_server_is_found() {
+    let desired = desired(HaproxyPlace::Host, &[container(1, "a", "web", 1), container(2, "b", "web", 2)]);
+    let behind = |server: &str| desired.container_of(&ServerName::new(server).unwrap()).map(|c| &*c.name);
+    assert_eq!(behind("whatever-000000000002"), Some("b"));
+    assert_eq!(behind("whatever-000000000003"), None);
+    assert_eq!(behind("nobody"), None);
+}
