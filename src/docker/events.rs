@@ -46,6 +46,9 @@ pub(super) struct Touched {
     /// container. `die` and `connect` can't: a container that we don't know
     /// needs no look because of them.
     pub(super) may_begin: bool,
+    /// When its process ended, in seconds since 1970 by the engine's clock, if
+    /// that is the last that was said of it.
+    pub(super) died_at: Option<i64>,
 }
 
 /// One connection's events, gathered by container.
@@ -66,6 +69,21 @@ struct Inbox {
 struct Content {
     touched: HashMap<ContainerId, Touched>,
     ended: Option<DockerError>,
+}
+
+impl Content {
+    /// Adds an event; one that is about no container is passed over.
+    fn add(&mut self, event: &EventMessage, at: Instant) {
+        let Some((id, may_begin)) = subject(event) else { return };
+        let new = || Touched { at, may_begin, died_at: None };
+        let touched = self.touched.entry(id).or_insert_with(new);
+        touched.may_begin |= may_begin;
+        if event.action.as_deref() == Some("die") {
+            touched.died_at = event.time;
+        } else if may_begin {
+            touched.died_at = None;
+        }
+    }
 }
 
 impl EventStream {
@@ -127,12 +145,7 @@ async fn read(
     loop {
         match tokio::time::timeout(quiet, events.next()).await {
             Ok(Some(Ok(event))) => {
-                let Some((id, may_begin)) = subject(&event) else { continue };
-                let at = Instant::now();
-                let mut content = inbox.lock();
-                let touched = content.touched.entry(id).or_insert(Touched { at, may_begin });
-                touched.may_begin |= may_begin;
-                drop(content);
+                inbox.lock().add(&event, Instant::now());
                 inbox.changed.notify_one();
             }
             Ok(Some(Err(error))) => {
@@ -220,6 +233,26 @@ mod tests {
         ] {
             assert_eq!(subject_of(event.clone()), None, "{event}");
         }
+    }
+
+    #[test]
+    fn events_about_one_container_are_folded() {
+        let (first, second) = (Instant::now(), Instant::now());
+        let event = |action: &str| {
+            let event = json!({"Type": "container", "Action": action, "time": 7, "Actor": {"ID": "c"}});
+            serde_json::from_value(event).unwrap()
+        };
+        let folded = |actions: [&str; 2]| {
+            let mut content = Content::default();
+            content.add(&event(actions[0]), first);
+            content.add(&event(actions[1]), second);
+            assert_eq!(content.touched.len(), 1);
+            content.touched.into_values().next().unwrap()
+        };
+        assert_eq!(folded(["oom", "die"]), Touched { at: first, may_begin: false, died_at: Some(7) });
+        assert_eq!(folded(["die", "start"]), Touched { at: first, may_begin: true, died_at: None });
+        assert_eq!(folded(["start", "die"]), Touched { at: first, may_begin: true, died_at: Some(7) });
+        assert_eq!(folded(["die", "stop"]), Touched { at: first, may_begin: false, died_at: Some(7) });
     }
 
     #[test]

@@ -8,6 +8,11 @@
 //! they find is gathered into one update, at most for [`GATHER`]. A container
 //! is never inspected twice at the same time; an event that arrives during its
 //! inspect leads to another one afterwards.
+//!
+//! A death is told before the inspect that confirms it: Docker announces it and
+//! then holds the container's lock while it tears down the network, so that an
+//! inspect is answered only 70 to 160 ms later (measured with 20.10), in which
+//! visitors would be sent to an address where nobody listens.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
@@ -159,6 +164,9 @@ impl<'a> Following<'a> {
                 || self.reasons.contains_key(&id)
                 || self.under_way.contains_key(&id);
             if concerns_us {
+                if let Some(outcome) = touched.died_at.and_then(|at| self.watch.inventory.died(&id, at)) {
+                    self.found(id.clone(), outcome, touched.at, Instant::now());
+                }
                 self.enqueue(id, Reason { at: touched.at, by_resync: false });
             }
         }
@@ -198,14 +206,17 @@ impl<'a> Following<'a> {
         if changed && reason.by_resync && !self.reasons.contains_key(id) {
             self.reopen_events(id);
         }
-        let found = self.found.get_or_insert_with(|| Found {
-            outcomes: HashMap::new(),
-            reason_at: reason.at,
-            tell_by: now + GATHER,
-        });
-        found.reason_at = found.reason_at.min(reason.at);
-        found.outcomes.insert(id.clone(), outcome);
+        self.found(id.clone(), outcome, reason.at, now + GATHER);
         Ok(())
+    }
+
+    /// Keeps an outcome to be told.
+    fn found(&mut self, id: ContainerId, outcome: Outcome, reason_at: Instant, tell_by: Instant) {
+        let new = || Found { outcomes: HashMap::new(), reason_at, tell_by };
+        let found = self.found.get_or_insert_with(new);
+        found.reason_at = found.reason_at.min(reason_at);
+        found.tell_by = found.tell_by.min(tell_by);
+        found.outcomes.insert(id, outcome);
     }
 
     /// A resync found what no event had told: the stream may be dead while the

@@ -30,6 +30,8 @@ struct Known {
     listed: u64,
     /// Of everything.
     facts: u64,
+    /// Start of its process, seconds since 1970.
+    started_at: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -81,6 +83,7 @@ impl Inventory {
         let known = Known {
             listed: self.fingerprints.of_container(&container),
             facts: self.fingerprints.of_all(&container),
+            started_at: container.started_at,
         };
         let before = self.known.insert(container.id.clone(), known);
         let was_unreadable = self.unreadable.remove(&container.id).is_some();
@@ -93,6 +96,14 @@ impl Inventory {
         let known = self.known.remove(id).is_some();
         let unreadable = self.unreadable.remove(id).is_some();
         (known || unreadable).then_some(Outcome::Gone)
+    }
+
+    /// An event says that its process ended at this time, in seconds since
+    /// 1970. `None` if that is not certainly later than the start that we know
+    /// of: then only an inspect can tell.
+    pub(super) fn died(&mut self, id: &ContainerId, at: i64) -> Option<Outcome> {
+        let started_at = self.known.get(id)?.started_at?;
+        if started_at < at { self.missing(id) } else { None }
     }
 
     /// An inspect failed. `None` if it failed before for the same reason.

@@ -1,6 +1,8 @@
 //! The Docker side against a fake engine: what is asked of the engine, and
 //! what is told of it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail tests")]
+
 #[path = "../support/fake_docker/mod.rs"]
 mod fake_docker;
 
@@ -185,7 +187,7 @@ async fn it_begins_with_a_snapshot_of_what_runs() {
         (&*container.name, container.run, container.health),
         ("full", RunState::Running, Some(Health::Healthy))
     );
-    assert_eq!(container.started_at, Some(1_800_000_000));
+    assert_eq!(container.started_at, Some(1_700_000_000));
     assert_eq!(container.exposed_ports, [80, 9000]);
     assert_eq!(container.env.keys().collect::<Vec<_>>(), ["VIRTUAL_HOST"]);
     assert_eq!(container.labels.keys().collect::<Vec<_>>(), ["hapilot.port"]);
@@ -278,6 +280,40 @@ async fn a_container_that_is_gone_before_its_inspect_is_no_trouble() {
     scene.docker.container_event(&id, "restart");
     scene.docker.vanish(&id);
     scene.until(|s| s.container(&id).is_none()).await;
+}
+
+#[tokio::test]
+async fn a_death_is_told_without_waiting_for_an_inspect() {
+    let engine = engine();
+    let id = engine.0.add(web("web"));
+    let mut scene = Scene::settled(engine, |config| config.deadlines.inspect = NEVER).await;
+    scene.docker.fail_inspect(&id, Fault::Hang);
+    scene.docker.die(&id);
+    scene.until(|s| s.container(&id).is_none()).await;
+    assert!(!scene.is_unreadable(&id));
+}
+
+#[tokio::test]
+async fn a_death_before_the_present_life_is_not_believed() {
+    let engine = engine();
+    let id = engine.0.add(web("web"));
+    let mut scene = Scene::settled(engine, |_| {}).await;
+    let before = scene.docker.calls();
+    let death = r#"{"Type":"container","Action":"die","time":1600000000,"Actor":{"ID":"@"}}"#;
+    scene.docker.emit_raw(format!("{}\n", death.replace('@', &id)).as_bytes());
+    eventually("an inspect", || scene.docker.calls().inspect == before.inspect + 1).await;
+    scene.nothing_else().await;
+    assert!(scene.container(&id).is_some());
+}
+
+#[tokio::test]
+async fn a_death_that_an_inspect_denies_is_corrected() {
+    let engine = engine();
+    let id = engine.0.add(web("web"));
+    let mut scene = Scene::settled(engine, |_| {}).await;
+    scene.docker.container_event(&id, "die");
+    scene.until(|s| s.container(&id).is_none()).await;
+    scene.until(|s| s.container(&id).is_some()).await;
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ impl FakeContainer {
             health: None,
             status: "running".into(),
             network_mode: "default".into(),
-            started_at: 1_800_000_000,
+            started_at: 1_700_000_000,
         }
     }
 
@@ -124,7 +124,7 @@ impl FakeContainer {
         match (self.status.as_str(), self.health.as_deref()) {
             ("paused", _) => sentence.push_str(" (Paused)"),
             ("running", Some("starting")) => sentence.push_str(" (health: starting)"),
-            ("running", Some(health)) => sentence.push_str(&format!(" ({health})")),
+            ("running", Some(health)) => sentence = format!("{sentence} ({health})"),
             ("running", None) => {}
             _ => sentence = "Exited (0) 3 minutes ago".into(),
         }
@@ -170,7 +170,7 @@ impl FakeContainer {
 fn rfc3339(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let (mut year, mut day) = (1970, days);
-    let leap = |year: u64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    let leap = |year: u64| (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400);
     while day >= 365 + u64::from(leap(year)) {
         day -= 365 + u64::from(leap(year));
         year += 1;

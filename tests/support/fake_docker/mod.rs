@@ -20,7 +20,9 @@
 //! answers are rendered once per change, so that 10,000 containers are served
 //! quickly.
 
-#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it, as a module of its own")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a fault of the fake is a failed test")]
+#![allow(clippy::missing_panics_doc, clippy::must_use_candidate, clippy::return_self_not_must_use)]
 
 mod container;
 mod http;
@@ -208,7 +210,7 @@ impl FakeDocker {
 
     /// What `/version` says; 1.41 if never set.
     pub fn set_api_version(&self, version: &str) {
-        *self.shared.api_version.lock().unwrap() = version.to_owned();
+        version.clone_into(&mut self.shared.api_version.lock().unwrap());
     }
 
     // --- Containers. Everything that takes an `id` panics if there is none. ---
@@ -342,14 +344,14 @@ impl FakeDocker {
             }
             None => json!({}),
         };
-        self.send(&mut state, "container", action, json!({"ID": id, "Attributes": attributes}));
+        Self::send(&mut state, "container", action, &json!({"ID": id, "Attributes": attributes}));
     }
 
     /// Sends an event about a container and a network.
     pub fn network_event(&self, id: &str, action: &str, network: &str) {
         let attributes = json!({"container": id, "name": network, "type": "bridge"});
         let actor = json!({"ID": format!("{:0>64}", "beef"), "Attributes": attributes});
-        self.send(&mut self.shared.lock(), "network", action, actor);
+        Self::send(&mut self.shared.lock(), "network", action, &actor);
     }
 
     /// Sends these bytes down every event stream, whatever they are.
@@ -358,7 +360,7 @@ impl FakeDocker {
         self.shared.lock().subscribers.retain(|subscriber| subscriber.lines.send(bytes.clone()).is_ok());
     }
 
-    fn send(&self, state: &mut State, typ: &str, action: &str, actor: Value) {
+    fn send(state: &mut State, typ: &str, action: &str, actor: &Value) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let body = json!({
             "Type": typ, "Action": action, "Actor": actor, "scope": "local",
