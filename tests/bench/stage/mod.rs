@@ -15,13 +15,6 @@
 
 pub mod bare;
 pub mod daemon;
-#[allow(
-    clippy::pedantic,
-    clippy::style,
-    clippy::complexity,
-    clippy::expect_used,
-    reason = "linted where its own tests are"
-)]
 #[path = "../../support/fake_docker/mod.rs"]
 pub mod fake_docker;
 pub mod figures;
