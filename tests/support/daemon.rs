@@ -1,0 +1,687 @@
+//! hapilot itself as a process, between a fake Docker engine and real HAProxy.
+//!
+//! What lives here: starting, asking and ending the program; containers'
+//! processes; visitors; a socket between hapilot and HAProxy. What it must not
+//! know: what a test expects. Everything that is started is killed when dropped.
+//!
+//! Use it with `#[path = "../support/daemon.rs"] mod daemon;`.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::fake_docker::{FakeContainer, FakeDocker};
+
+/// A test that waits longer than this has failed; nothing is measured by it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until a condition holds.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// An address that no other test uses: every test process has its own 127.x.y.z.
+pub(crate) fn unused_address() -> SocketAddr {
+    // Below the ports that the kernel gives to clients.
+    static PORT: AtomicU16 = AtomicU16::new(20_000);
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    (Ipv4Addr::new(127, 64 + (a & 63), b, c), PORT.fetch_add(1, Ordering::Relaxed)).into()
+}
+
+/// The executable of a version, as `make setup` puts it.
+pub(crate) fn binary(version: &str) -> PathBuf {
+    let root = std::env::var_os("HAPILOT_TEST_HAPROXY")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/haproxy"), PathBuf::from);
+    let path = root.join(version).join("haproxy");
+    assert!(path.exists(), "{} is missing: run `make setup`", path.display());
+    path
+}
+
+/// `kill -SIGNAL PID`.
+pub(crate) fn signal(pid: u32, signal: &str) {
+    let status = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().unwrap();
+    assert!(status.success(), "kill -{signal} {pid}");
+}
+
+/// A process runs and is no zombie.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X'])))
+}
+
+/// CPU time that a process has used, in clock ticks (a hundredth of a second).
+pub(crate) fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// The most memory that a process ever had, in KiB.
+pub(crate) fn peak_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// One place: a directory, an engine, and addresses.
+pub(crate) struct Scene {
+    /// `docker` is listened to from the start.
+    pub(crate) docker: FakeDocker,
+    /// HAProxy's address for visitors.
+    pub(crate) http: SocketAddr,
+    temp: tempfile::TempDir,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        let scene = Self::without_docker();
+        scene.docker.listen();
+        scene
+    }
+
+    pub(crate) fn without_docker() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let docker = FakeDocker::stopped(temp.path().join("docker.sock"));
+        fs::create_dir(temp.path().join("run")).unwrap();
+        Self { docker, http: unused_address(), temp }
+    }
+
+    /// What is around `--dir`.
+    pub(crate) fn root(&self) -> &Path {
+        self.temp.path()
+    }
+
+    /// `--dir`.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.temp.path().join("run")
+    }
+
+    /// HAProxy's own socket in attach mode.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.temp.path().join("haproxy.sock")
+    }
+
+
+    /// The arguments of `run` and `render` that all tests share.
+    fn settings(&self, action: &str, more: &[&str]) -> Command {
+        let mut command = command(action, &self.dir());
+        command.args(["--docker", &self.docker.address(), "--http", &self.http.to_string()]);
+        if !more.contains(&"--pool-size") {
+            command.args(["--pool-size", "50"]);
+        }
+        command.args(more);
+        command
+    }
+
+    /// The command line of `hapilot run`.
+    pub(crate) fn run_command(&self, more: &[&str]) -> Command {
+        self.settings("run", more)
+    }
+
+    /// `hapilot run` beside an HAProxy at a socket.
+    pub(crate) fn attach_to(&self, socket: &Path, more: &[&str]) -> Hapilot {
+        let more = [&["--runtime-api", socket.to_str().unwrap()], more].concat();
+        self.launch(self.run_command(&more))
+    }
+
+    /// `hapilot run` beside the HAProxy of [`Self::haproxy`].
+    pub(crate) fn attach(&self, more: &[&str]) -> Hapilot {
+        self.attach_to(&self.socket(), more)
+    }
+
+    /// `hapilot run` with HAProxy as its child.
+    pub(crate) fn spawn(&self, version: &str, more: &[&str]) -> Hapilot {
+        let binary = binary(version);
+        let more = [&["--haproxy", binary.to_str().unwrap()], more].concat();
+        self.launch(self.run_command(&more))
+    }
+
+    /// Starts a command line of `hapilot run`.
+    pub(crate) fn launch(&self, mut command: Command) -> Hapilot {
+        static NUMBER: AtomicU16 = AtomicU16::new(0);
+        let log = self.temp.path().join(format!("log.{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        let file = File::create(&log).unwrap();
+        let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Hapilot { dir: self.dir(), child, log }
+    }
+
+    /// An HAProxy that hapilot did not start, with hapilot's empty configuration.
+    pub(crate) fn haproxy(&self, version: &str, more: &[&str]) -> Haproxy {
+        let socket = self.socket();
+        let more = [&["--runtime-api", socket.to_str().unwrap()], more].concat();
+        let rendered = self.settings("render", &more).output().unwrap();
+        assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
+        let config = self.temp.path().join("start.cfg");
+        fs::write(&config, rendered.stdout).unwrap();
+        fs::create_dir_all(self.dir().join("maps")).unwrap();
+        for map in ["hosts.map", "names.map"] {
+            File::options().append(true).create(true).open(self.dir().join("maps").join(map)).unwrap();
+        }
+        Haproxy::start(version, &config, &self.socket())
+    }
+
+    /// A container whose process says its name; listening until dropped.
+    pub(crate) fn serve(&self, name: &str, host: &str) -> (FakeContainer, Server) {
+        let server = Server::start(name);
+        (self.container(name, host, server.address), server)
+    }
+
+    /// A container with a host at an address.
+    #[expect(clippy::unused_self, reason = "reads well")]
+    pub(crate) fn container(&self, name: &str, host: &str, address: SocketAddr) -> FakeContainer {
+        FakeContainer::new(name)
+            .env("VIRTUAL_HOST", host)
+            .env("VIRTUAL_PORT", &address.port().to_string())
+            .network("bridge", &address.ip().to_string())
+    }
+
+    /// What a visitor of a host gets: the status and the body; 0 if nobody answers.
+    pub(crate) fn visit(&self, host: &str) -> (u16, String) {
+        self.fetch(host, "/").unwrap_or_default()
+    }
+
+    /// As [`Self::visit`], of a path.
+    pub(crate) fn fetch(&self, host: &str, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(self.http).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        Some((status, answer.split_once("\r\n\r\n")?.1.trim().to_owned()))
+    }
+
+    /// See [`check_at`].
+    pub(crate) fn check(&self) -> (i32, String) {
+        check_at(&self.dir())
+    }
+
+    /// Its metrics, as Prometheus would read them.
+    pub(crate) fn metrics(&self) -> String {
+        let mut stream = UnixStream::connect(self.dir().join("hapilot.sock")).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+/// A command line of hapilot's that no variable of the test's own shell changes.
+fn command(action: &str, dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hapilot"));
+    for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("HAPILOT_") || n.starts_with("DOCKER_")) {
+        command.env_remove(name);
+    }
+    command.arg(action).arg("--dir").arg(dir).stdin(Stdio::null());
+    command
+}
+
+/// `hapilot check`: its exit code and what it says.
+pub(crate) fn check_at(dir: &Path) -> (i32, String) {
+    let output = command("check", dir).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// A running `hapilot run`.
+pub(crate) struct Hapilot {
+    dir: PathBuf,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Hapilot {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Lines of the log that contain a text.
+    pub(crate) fn said(&self, text: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(text)).count()
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits until it is converged by its own words, `check` included.
+    pub(crate) fn converge(&mut self) {
+        until("converged", || {
+            assert!(self.is_running(), "hapilot ended");
+            check_at(&self.dir).0 == 0
+        });
+    }
+
+    /// Waits until its log has a line with this text.
+    pub(crate) fn until_said(&mut self, text: &str) {
+        until(&format!("the log says: {text}"), || {
+            let said = self.said(text) > 0;
+            assert!(said || self.is_running(), "hapilot ended and never said: {text}");
+            said
+        });
+    }
+
+    /// The status; fails if it gives none.
+    pub(crate) fn status(&self) -> Value {
+        let output = command("status", &self.dir).arg("--json").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        until("hapilot ends", || !self.is_running());
+        self.child.wait().unwrap()
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Does next to nothing, says next to nothing and answers, over a while.
+    pub(crate) fn assert_idle(&mut self, state: &str) {
+        let window = Duration::from_secs(3);
+        let (cpu, lines) = (cpu_ticks(self.pid()), self.log().lines().count());
+        thread::sleep(window);
+        assert!(self.is_running(), "{state}: hapilot ended");
+        let used = cpu_ticks(self.pid()) - cpu;
+        assert!(used <= 60, "{state}: used {used} ticks of CPU in {window:?}");
+        let new = self.log().lines().count() - lines;
+        assert!(new <= 3, "{state}: said {new} lines in {window:?}");
+        self.status();
+    }
+}
+
+impl Drop for Hapilot {
+    fn drop(&mut self) {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap_or_default();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let mut orphans: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        // Of a child that another thread started the list may say nothing.
+        orphans.extend(pid_at(&self.dir.join("admin.sock")));
+        for pid in orphans {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+        }
+        if thread::panicking() {
+            eprintln!("--- log of hapilot {}:\n{}---", self.pid(), tail(&self.log()));
+        }
+    }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+/// What HAProxy answers on a socket.
+pub(crate) fn type_at(socket: &Path, line: &str) -> Option<String> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(format!("{line}\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// The process that answers at a socket.
+pub(crate) fn pid_at(socket: &Path) -> Option<u32> {
+    type_at(socket, "show info")?.lines().find_map(|line| line.strip_prefix("Pid: "))?.trim().parse().ok()
+}
+
+/// An HAProxy that hapilot did not start.
+pub(crate) struct Haproxy {
+    binary: PathBuf,
+    socket: PathBuf,
+    child: Child,
+}
+
+impl Haproxy {
+    pub(crate) fn start(version: &str, config: &Path, socket: &Path) -> Self {
+        let binary = binary(version);
+        let child = Self::launch(&binary, config, socket);
+        Self { binary, socket: socket.to_owned(), child }
+    }
+
+    fn launch(binary: &Path, config: &Path, socket: &Path) -> Child {
+        let log = File::options().append(true).create(true).open(socket.with_extension("log")).unwrap();
+        let mut child = Command::new(binary)
+            .args(["-db", "-f"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        until("HAProxy answers", || {
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "HAProxy ended: {}",
+                fs::read_to_string(socket.with_extension("log")).unwrap()
+            );
+            pid_at(socket) == Some(child.id())
+        });
+        child
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Killed and started again with another configuration.
+    pub(crate) fn restart(&mut self, config: &Path) {
+        self.kill();
+        self.child = Self::launch(&self.binary, config, &self.socket);
+    }
+
+    /// What a person types into the socket.
+    pub(crate) fn type_in(&self, line: &str) -> String {
+        type_at(&self.socket, line).expect("HAProxy answers")
+    }
+
+    /// `backend/server` of all servers of hapilot's with address and whether
+    /// they are in service.
+    pub(crate) fn servers(&self) -> Vec<String> {
+        servers_at(&self.socket)
+    }
+
+    /// Lines `key value` of the hosts' map.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        hosts_at(&self.socket)
+    }
+}
+
+impl Drop for Haproxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// See [`Haproxy::servers`].
+pub(crate) fn servers_at(socket: &Path) -> Vec<String> {
+    let answer = type_at(socket, "show servers state").expect("HAProxy answers");
+    let mut servers: Vec<String> = answer
+        .lines()
+        .skip(2)
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .filter(|fields| fields.len() > 18 && fields[1].starts_with("web:"))
+        .map(|fields| {
+            let out = fields[6].parse::<u32>().unwrap() & 0x23 != 0;
+            format!("{}/{} {}:{}{}", fields[1], fields[3], fields[4], fields[18], if out { " maint" } else { "" })
+        })
+        .collect();
+    servers.sort();
+    servers
+}
+
+/// See [`Haproxy::hosts`].
+pub(crate) fn hosts_at(socket: &Path) -> Vec<String> {
+    let maps = type_at(socket, "show map").expect("HAProxy answers");
+    let line = maps.lines().find(|line| line.contains("hosts.map")).expect("the map exists");
+    let path = line.split_once('(').unwrap().1.split_once(')').unwrap().0;
+    let mut entries: Vec<String> = type_at(socket, &format!("show map {path}"))
+        .unwrap()
+        .lines()
+        .filter_map(|line| Some(line.split_once(' ')?.1.to_owned()))
+        .collect();
+    entries.sort();
+    entries
+}
+
+/// The process in a container: says its name; `/slow` after 1.5 s, `/stream`
+/// for ever.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    over: Arc<AtomicBool>,
+}
+
+impl Server {
+    pub(crate) fn start(name: &str) -> Self {
+        let address = unused_address();
+        let listener = TcpListener::bind(address).unwrap();
+        let (name, over) = (name.to_owned(), Arc::new(AtomicBool::new(false)));
+        let ends = Arc::clone(&over);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if ends.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (stream, name) = (stream.unwrap(), name.clone());
+                thread::spawn(move || answer(stream, &name));
+            }
+        });
+        Self { address, over }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn answer(stream: TcpStream, name: &str) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let mut stream = stream;
+    while let Some(Ok(request)) = lines.next() {
+        while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+        let path = request.split(' ').nth(1).unwrap_or_default();
+        if path == "/stream" {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            while stream.write_all(b"1\r\n.\r\n").is_ok() {
+                thread::sleep(Duration::from_millis(20));
+            }
+            return;
+        }
+        if path == "/slow" {
+            thread::sleep(Duration::from_millis(1_500));
+        }
+        let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+        if stream.write_all(text.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// A visitor whose answer never ends.
+pub(crate) struct Streaming {
+    seen: Arc<AtomicU64>,
+    cut: Arc<AtomicBool>,
+}
+
+impl Streaming {
+    pub(crate) fn start(scene: &Scene, host: &str) -> Self {
+        let mut stream = TcpStream::connect(scene.http).unwrap();
+        stream.write_all(format!("GET /stream HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).unwrap();
+        let (seen, cut) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let streaming = Self { seen: Arc::clone(&seen), cut: Arc::clone(&cut) };
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                seen.fetch_add(read as u64, Ordering::Relaxed);
+            }
+            cut.store(true, Ordering::Relaxed);
+        });
+        streaming.goes_on();
+        streaming
+    }
+
+    /// It was never cut, and still more comes.
+    pub(crate) fn goes_on(&self) {
+        let seen = self.seen.load(Ordering::Relaxed);
+        until("more of the stream", || {
+            assert!(!self.cut.load(Ordering::Relaxed), "an established connection was cut");
+            self.seen.load(Ordering::Relaxed) > seen + 300
+        });
+    }
+}
+
+/// A socket between hapilot and HAProxy: counts what passes, and can cut.
+pub(crate) struct Between {
+    pub(crate) path: PathBuf,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Bytes towards HAProxy that may still pass; negative: no bound.
+    allowance: Mutex<Option<usize>>,
+    /// All lines that passed towards HAProxy.
+    passed: Mutex<Vec<u8>>,
+    was_cut: AtomicBool,
+    on_cut: Mutex<Option<u32>>,
+}
+
+impl Between {
+    pub(crate) fn start(path: PathBuf, to: PathBuf) -> Self {
+        let listener = UnixListener::bind(&path).unwrap();
+        let shared = Arc::new(Shared {
+            allowance: Mutex::new(None),
+            passed: Mutex::new(Vec::new()),
+            was_cut: AtomicBool::new(false),
+            on_cut: Mutex::new(None),
+        });
+        let inner = Arc::clone(&shared);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(there) = UnixStream::connect(&to) else { continue };
+                let (here, shared) = (stream.unwrap(), Arc::clone(&inner));
+                let (mut from, mut back) = (there.try_clone().unwrap(), here.try_clone().unwrap());
+                thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut back);
+                    let _ = back.shutdown(std::net::Shutdown::Both);
+                });
+                thread::spawn(move || shared.forward(here, there));
+            }
+        });
+        Self { path, shared }
+    }
+
+    /// After so many more bytes the connection is cut, once; `kill` is killed
+    /// at that moment.
+    pub(crate) fn cut_after(&self, bytes: usize, kill: Option<u32>) {
+        self.shared.was_cut.store(false, Ordering::Relaxed);
+        *self.shared.on_cut.lock().unwrap() = kill;
+        *self.shared.allowance.lock().unwrap() = Some(bytes);
+    }
+
+    pub(crate) fn uncut(&self) {
+        *self.shared.allowance.lock().unwrap() = None;
+    }
+
+    pub(crate) fn was_cut(&self) -> bool {
+        self.shared.was_cut.load(Ordering::Relaxed)
+    }
+
+    /// Takes what has passed towards HAProxy since the last call.
+    pub(crate) fn passed(&self) -> String {
+        String::from_utf8(std::mem::take(&mut self.shared.passed.lock().unwrap())).unwrap()
+    }
+
+    /// As [`Self::passed`]: only what changes anything.
+    pub(crate) fn commands(&self) -> Vec<String> {
+        let changes = |line: &&str| !line.starts_with("show ") && *line != "prompt" && !line.is_empty();
+        self.passed().lines().filter(changes).map(str::to_owned).collect()
+    }
+}
+
+impl Shared {
+    fn forward(&self, mut here: UnixStream, mut there: UnixStream) {
+        let mut buffer = [0; 1024];
+        while let Ok(read @ 1..) = here.read(&mut buffer) {
+            let mut allowance = self.allowance.lock().unwrap();
+            let pass = allowance.map_or(read, |left| left.min(read));
+            self.passed.lock().unwrap().extend_from_slice(&buffer[..pass]);
+            if there.write_all(&buffer[..pass]).is_err() {
+                break;
+            }
+            if let Some(left) = allowance.as_mut() {
+                *left -= pass;
+                if *left == 0 {
+                    *allowance = None;
+                    drop(allowance);
+                    if let Some(pid) = self.on_cut.lock().unwrap().take() {
+                        signal(pid, "KILL");
+                    }
+                    let _ = here.shutdown(std::net::Shutdown::Both);
+                    let _ = there.shutdown(std::net::Shutdown::Both);
+                    self.was_cut.store(true, Ordering::Relaxed);
+                    return;
+                }
+            }
+        }
+        let _ = there.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// A socket at which a made-up Runtime API answers: `answer` gets a line and
+/// the connection; false closes it.
+pub(crate) fn fake_runtime_api(
+    path: &Path,
+    answer: impl Fn(&str, &mut UnixStream) -> bool + Send + Sync + 'static,
+) -> Arc<AtomicU64> {
+    let listener = UnixListener::bind(path).unwrap();
+    let connections = Arc::new(AtomicU64::new(0));
+    let (count, answer) = (Arc::clone(&connections), Arc::new(answer));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            count.fetch_add(1, Ordering::Relaxed);
+            let (mut stream, answer) = (stream.unwrap(), Arc::clone(&answer));
+            thread::spawn(move || {
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                for line in lines.map_while(Result::ok) {
+                    if !answer(&line, &mut stream) {
+                        break;
+                    }
+                }
+                let _ = stream.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    connections
+}
+
+/// A good answer to the questions that every connection begins with.
+pub(crate) fn greeting(line: &str) -> Option<&'static str> {
+    match line {
+        "prompt" => Some("\n> "),
+        "show version" => Some("3.0.11-1\n\n> "),
+        "show cli level" => Some("admin\n\n> "),
+        "show info" => {
+            Some("Name: HAProxy\nPid: 77\nUptime_sec: 1\nStopping: 0\nStart_time_sec: 5\n\n> ")
+        }
+        _ => None,
+    }
+}
