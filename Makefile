@@ -29,7 +29,7 @@ test: setup ## all tests
 
 bench: build ## the benchmarks, with real HAProxy
 	tests/setup/haproxy.sh
-	cargo bench --locked
+	cargo bench --locked --bench '*'
 
 fmt: ## formats the code
 	cargo fmt --all

@@ -23,6 +23,8 @@ pub struct Applied {
     pub error: Option<ClientError>,
     /// From the first byte sent to the last reply.
     pub took: Duration,
+    /// When that reply had come.
+    pub answered: Instant,
 }
 
 /// Sends all steps of a plan, in order, and reads all replies.
@@ -32,7 +34,8 @@ pub async fn apply(client: &mut Client, plan: &Plan) -> Applied {
         Ok(verdicts) => (verdicts, None),
         Err(failed) => (failed.done, Some(failed.error)),
     };
-    let applied = Applied { verdicts, error, took: begin.elapsed() };
+    let answered = Instant::now();
+    let applied = Applied { verdicts, error, took: answered - begin, answered };
     tell(plan, &applied);
     applied
 }

@@ -28,8 +28,10 @@ pub enum LoggingError {
 
 /// Begins to log, for the whole process, to stderr.
 pub fn start(settings: &LogSettings) -> Result<(), LoggingError> {
+    // bollard writes whole answers of the engine at its lower levels, with every
+    // variable of a container's environment: only who names it gets that.
     let filter = EnvFilter::builder()
-        .parse(&settings.filter)
+        .parse(format!("bollard=info,{}", settings.filter))
         .map_err(|source| LoggingError::Filter { filter: settings.filter.clone(), source })?;
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(OneLine(io::stderr));

@@ -125,11 +125,14 @@ pub struct Turn {
     pub settled: bool,
     /// Servers whose deletion has to wait.
     pub waiting: usize,
+    /// When HAProxy's last reply to a command had come; `None` if nothing was
+    /// sent.
+    pub answered: Option<Instant>,
 }
 
 /// What came of one plan.
-#[derive(Default)]
 struct Pass {
+    answered: Instant,
     done: usize,
     deferred: usize,
     stale: usize,
@@ -221,6 +224,7 @@ impl Reconcile {
                 break;
             }
             let pass = self.carry_out(link, &plan).await?;
+            turn.answered = Some(pass.answered);
             turn.done += pass.done;
             turn.deferred = pass.deferred;
             turn.failed = pass.refused + pass.stale;
@@ -283,7 +287,7 @@ impl Reconcile {
     /// Sends a plan and takes its outcome into the remembered state.
     async fn carry_out(&mut self, link: &mut Link, plan: &Plan) -> Result<Pass, TurnError> {
         let applied = apply(&mut link.client, plan).await;
-        let mut pass = Pass::default();
+        let mut pass = Pass { answered: applied.answered, done: 0, deferred: 0, stale: 0, refused: 0 };
         for (step, verdict) in plan.steps.iter().zip(&applied.verdicts) {
             self.metrics.command(&step.command, outcome(verdict));
             match verdict {

@@ -124,12 +124,14 @@ pub struct Controller {
     listed: bool,
     /// Something may have to be done.
     wake: bool,
-    /// Arrival of the oldest event that has not been acted upon.
-    event_at: Option<std::time::Instant>,
+    /// The oldest event that has not been acted upon.
+    oldest: Option<Arrival>,
     settled: bool,
     settled_since: Option<SystemTime>,
     /// Why the last turn did not finish.
     trouble: Option<String>,
+    /// Why the files could not be written last time.
+    unwritten: Option<String>,
     waiting: usize,
     due: Due,
     connecting: Backoff,
@@ -138,6 +140,27 @@ pub struct Controller {
 }
 
 type Attempt = AbortOnDropHandle<Result<Client, ClientError>>;
+
+/// When an event came, and when Docker had told what it is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Arrival {
+    event: std::time::Instant,
+    inspected: std::time::Instant,
+}
+
+impl Arrival {
+    /// Tells how long it took from there to HAProxy's last acknowledgement. A
+    /// target of its own: it can be had without all the rest.
+    fn tell(self, answered: std::time::Instant, commands: usize) {
+        debug!(
+            target: "hapilot::latency",
+            commands,
+            since_event_us = (answered - self.event).as_micros(),
+            since_inspect_us = (answered - self.inspected).as_micros(),
+            "acknowledged"
+        );
+    }
+}
 
 /// When something is to be done although nothing happened.
 #[derive(Debug)]
@@ -175,10 +198,11 @@ impl Controller {
             running: config.mode == Mode::Attach,
             listed: false,
             wake: false,
-            event_at: None,
+            oldest: None,
             settled: false,
             settled_since: None,
             trouble: None,
+            unwritten: None,
             waiting: 0,
             due: Due { connect: now, turn: None, resync: now + config.resync, heartbeat: now + HEARTBEAT },
             connecting: Backoff::new(CONNECT_PAUSE.0, CONNECT_PAUSE.1),
@@ -284,7 +308,13 @@ impl Controller {
         };
         if let Err(error) = written {
             self.metrics.error(ErrorKind::Configuration);
+            if self.unwritten.as_ref() == Some(&error) {
+                return;
+            }
             error!(error, "the start-up configuration can't be written; the old one is kept");
+            self.unwritten = Some(error);
+        } else {
+            self.unwritten = None;
         }
     }
 
@@ -351,15 +381,16 @@ impl Controller {
         let Some(link) = self.link.as_mut() else { return };
         self.wake = false;
         self.due.turn = None;
-        let event_at = self.event_at.take();
+        let oldest = self.oldest.take();
         let outcome = self.reconcile.turn(link).await;
         self.metrics.turn();
         self.told.rejections(self.reconcile.desired_mut());
         self.told.blocked(&self.reconcile.blocked());
         match outcome {
             Ok(turn) => {
-                if let (Some(at), 0) = (event_at, turn.failed) {
-                    self.metrics.event_to_ack(at.elapsed());
+                if let (Some(arrival), Some(answered), 0) = (oldest, turn.answered, turn.failed) {
+                    self.metrics.event_to_ack(answered - arrival.event);
+                    arrival.tell(answered, turn.done);
                 }
                 self.trouble = None;
                 self.waiting = turn.waiting + turn.deferred;
@@ -448,7 +479,7 @@ impl Controller {
                 self.listed = true;
                 self.wake = true;
             }
-            Change::Update { changed, gone, unreadable, event_at, .. } => {
+            Change::Update { changed, gone, unreadable, event_at, inspected_at } => {
                 for id in &gone {
                     self.told.readable(id);
                     desired.remove(id);
@@ -460,7 +491,8 @@ impl Controller {
                 for (id, reason) in &unreadable {
                     self.told.unreadable(id, reason);
                 }
-                self.event_at = Some(self.event_at.map_or(event_at, |at| at.min(event_at)));
+                let arrival = Arrival { event: event_at, inspected: inspected_at };
+                self.oldest = Some(self.oldest.map_or(arrival, |oldest| oldest.min(arrival)));
                 self.wake = true;
             }
             Change::Connected { engine_version, api_version } => {

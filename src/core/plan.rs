@@ -200,7 +200,8 @@ struct Stages {
 }
 
 impl Stages {
-    fn into_plan(self) -> Plan {
+    fn into_plan(mut self) -> Plan {
+        self.publish_what_is_made();
         let stages = [
             self.break_,
             self.forget,
@@ -365,6 +366,26 @@ impl Stages {
     /// is killed in between finds out from it whose servers these are.
     fn lend(&mut self, command: Command) {
         self.lend.push(Step { command, reason: Reason::Loan });
+    }
+
+    /// A new backend to which the map leads already (HAProxy was started with
+    /// older files than its maps, or a hand deleted it) has no step that points
+    /// at it; unpublished, it would be passed over for ever.
+    fn publish_what_is_made(&mut self) {
+        let pointed: BTreeSet<&BackendName> =
+            self.publish.iter().filter_map(|step| step.command.backend()).collect();
+        let rest: Vec<Step> = self
+            .make
+            .iter()
+            .filter_map(|step| match &step.command {
+                Command::AddBackend { backend, .. } if !pointed.contains(backend) => Some(Step {
+                    command: Command::PublishBackend { backend: backend.clone() },
+                    reason: step.reason,
+                }),
+                _ => None,
+            })
+            .collect();
+        self.publish.extend(rest);
     }
 
     /// Points a host at a backend. HAProxy 3.4 passes over a backend that isn't

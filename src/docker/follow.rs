@@ -195,8 +195,9 @@ impl<'a> Following<'a> {
             Err(error) if error.is_unreachable() => return Err(error.into()),
             Err(error) => {
                 let outcome = self.watch.inventory.failed(id, error.to_string(), now);
+                // Who follows the changes says it; here it would stand twice.
                 if outcome.is_some() {
-                    tracing::warn!(container = %id, %error, "the container can't be read; its last known state stays");
+                    tracing::debug!(container = %id, %error, "the container can't be read; its last known state stays");
                 }
                 outcome
             }

@@ -212,7 +212,7 @@ impl Watch {
                 }
                 Err(error) if error.is_unreachable() => return Err(error.into()),
                 Err(error) => {
-                    tracing::warn!(container = %id, %error, "the container can't be read");
+                    tracing::debug!(container = %id, %error, "the container can't be read");
                     self.inventory.failed(&id, error.to_string(), Instant::now());
                     unreadable.push((id, error.to_string()));
                 }

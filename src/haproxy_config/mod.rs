@@ -17,6 +17,6 @@ pub use settings::{ConfigPath, ConfigSettings, Identity, RuntimeSocket, Settings
 pub use write::{CONFIG_FILE, InstallError, MAPS_DIR, install};
 
 /// For how long a server must have been out of service before no request can
-/// still be waiting for its retry on it, which no counter shows: the template's
-/// (retries + 1) × (1 s + `timeout connect`).
-pub const QUARANTINE: Duration = Duration::from_secs((3 + 1) * (1 + 1));
+/// still be waiting for its retry on it, which no counter shows: a little more
+/// than the template's (retries + 1) × (1 s + `timeout connect`) = 7.7 s.
+pub const QUARANTINE: Duration = Duration::from_secs(8);

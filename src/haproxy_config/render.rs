@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::core::command::Check;
 use crate::core::name::{BackendName, ClassName, MapWord, ServerName};
@@ -61,9 +61,18 @@ fn fill(line: &str, settings: &ConfigSettings) -> String {
         .replace("@GRACE@", &format!("{}s", settings.grace.as_secs().max(1)))
 }
 
+fn plain(at: SocketAddr) -> String {
+    let mut text = String::new();
+    address(&mut text, at);
+    text
+}
+
 /// Without the scope that [`SocketAddr`] prints for link-local addresses.
-fn plain(address: SocketAddr) -> String {
-    SocketAddr::new(address.ip(), address.port()).to_string()
+fn address(text: &mut String, at: SocketAddr) {
+    let _ = match at.ip() {
+        IpAddr::V4(ip) => write!(text, "{ip}:{}", at.port()),
+        IpAddr::V6(ip) => write!(text, "[{ip}]:{}", at.port()),
+    };
 }
 
 fn listener(address: SocketAddr) -> String {
@@ -81,11 +90,12 @@ fn class_of<'a>(settings: &'a ConfigSettings, name: &BackendName) -> Option<&'a 
 }
 
 fn backends(text: &mut String, settings: &ConfigSettings, state: &State) {
+    let check = check_keywords();
     for (name, Backend { servers }) in &state.backends {
         let Some(class) = class_of(settings, name) else { continue };
         let _ = writeln!(text, "backend {name} from {class}");
         for (server, facts) in servers {
-            server_line(text, server, facts);
+            server_line(text, server, facts, &check);
         }
     }
 }
@@ -95,19 +105,26 @@ fn backends(text: &mut String, settings: &ConfigSettings, state: &State) {
 /// for drain: after a start no session is bound to the server, so both mean "no
 /// traffic", and the next turn's `set server … state drain` starts its checks.
 /// Weight 0 would do the same, but would have to be mended before its state.
-fn server_line(text: &mut String, name: &ServerName, server: &Server) {
+///
+/// Ten thousand of them are written when one changes, so it matters that little
+/// is formatted and nothing allocated.
+fn server_line(text: &mut String, name: &ServerName, server: &Server, check: &str) {
+    text.push_str("  server ");
+    text.push_str(name.as_str());
+    text.push(' ');
+    address(text, server.address);
+    let _ = write!(text, " weight {}", server.weight.min(256));
+    text.push_str(check);
+    text.push_str(match server.admin {
+        Admin::Ready => "\n",
+        Admin::Drain | Admin::Maint => " disabled\n",
+    });
+}
+
+/// How servers are checked, the same for all.
+fn check_keywords() -> String {
     let Check { inter_ms, fastinter_ms, downinter_ms } = Check::default();
-    let disabled = match server.admin {
-        Admin::Ready => "",
-        Admin::Drain | Admin::Maint => " disabled",
-    };
-    let _ = writeln!(
-        text,
-        "  server {name} {} weight {} check inter {inter_ms}ms fastinter {fastinter_ms}ms downinter {downinter_ms}ms \
-         fall 2 rise 1{disabled}",
-        plain(server.address),
-        server.weight.min(256),
-    );
+    format!(" check inter {inter_ms}ms fastinter {fastinter_ms}ms downinter {downinter_ms}ms fall 2 rise 1")
 }
 
 fn pool(text: &mut String, settings: &ConfigSettings, state: &State) {

@@ -1,5 +1,7 @@
 //! The rendered text: a snapshot, and the grammar of every line.
 
+use std::time::Duration;
+
 use proptest::collection::btree_map;
 use proptest::prelude::*;
 
@@ -179,4 +181,17 @@ proptest! {
             }
         }
     }
+}
+
+/// The quarantine is derived from the template's values: neither may change alone.
+#[test]
+fn the_quarantine_outlasts_every_retry() {
+    let said = |word: &str| {
+        let line = TEMPLATE.lines().find_map(|line| line.trim().strip_prefix(word));
+        line.unwrap_or_else(|| panic!("the template says no `{word}`")).trim().to_owned()
+    };
+    let retries: u32 = said("retries ").parse().unwrap();
+    let connect: u64 = said("timeout connect ").strip_suffix("ms").unwrap().parse().unwrap();
+    let longest = (retries + 1) * (Duration::from_secs(1) + Duration::from_millis(connect));
+    assert!(crate::haproxy_config::QUARANTINE >= longest, "{longest:?}");
 }

@@ -233,7 +233,7 @@ fn faults(source: &Source) -> Vec<String> {
             }
         }
     }
-    let named = source.spelled_out();
+    let spelled = source.spelled_out();
     let names = |word: &str| {
         let begins = |path: &str| match word.strip_suffix("::") {
             // A crate stands at the beginning of a path.
@@ -241,7 +241,7 @@ fn faults(source: &Source) -> Vec<String> {
             None if word.contains("::") => path == word || path.starts_with(&format!("{word}::")),
             None => path.split("::").any(|part| part == word),
         };
-        named.iter().any(|path| begins(path.trim_start_matches("::")))
+        spelled.iter().any(|path| begins(path.trim_start_matches("::")))
     };
     for (word, homes) in CONFINED {
         if names(word) && !homes.iter().any(|home| path.starts_with(home)) {

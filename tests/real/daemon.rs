@@ -314,7 +314,13 @@ fn a_hand_on_the_socket_is_undone_on_request_and_by_itself(version: &str) {
             hapilot.signal("HUP");
         }
         until("mended", || scene.visit("a.example") == (200, "one".into()));
-        until("mended", || haproxy.servers() == good && haproxy.hosts().len() == 1);
+        // Whose stream goes on may stay out of service until it ends.
+        until("mended", || {
+            let servers = haproxy.servers();
+            let ready: Vec<&String> = servers.iter().filter(|server| !server.ends_with("maint")).collect();
+            let [only] = ready[..] else { return false };
+            words(only).nth(1) == words(&good[0]).nth(1) && haproxy.hosts().len() == 1
+        });
         hapilot.converge();
         streaming.goes_on();
         hapilot.kill();
@@ -468,13 +474,13 @@ fn an_inspect_that_fails_concerns_one_container(version: &str) {
             if fault != Fault::Status(404) {
                 until("it is in the status", || {
                     hapilot.status()["rejected"].as_array().unwrap().iter().any(|rejected| {
-                        rejected["container"] == bad.as_str() && rejected["key"] == "inspect"
+                        rejected["container"] == bad[..12] && rejected["key"] == "inspect"
                     })
                 });
                 assert_ne!(scene.check().0, 0, "{fault:?}");
                 hapilot.assert_idle("a container can't be inspected");
-                let said = hapilot.log().lines().filter(|l| l.contains(&bad)).count();
-                assert!(said <= 2, "{fault:?}: said {said} times");
+                let said = hapilot.log().lines().filter(|l| l.contains(&bad[..12]) && l.contains("WARN")).count();
+                assert!(said <= 1, "{fault:?}: said {said} times");
             }
             assert_eq!(scene.visit("bad.example").0, 404);
             scene.docker.fail_inspect(&bad, None);

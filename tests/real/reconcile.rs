@@ -5,7 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
@@ -175,7 +174,7 @@ fn container(n: u8, host: &str) -> Container {
 fn reconcile(containers: Vec<Container>) -> Reconcile {
     let rules = Rules { classes: vec![ClassName::web()], check: Check::default(), quarantine: QUARANTINE };
     let mut desired = Desired::new(HaproxyPlace::Host, false);
-    desired.replace(containers, &BTreeSet::new());
+    desired.replace(containers);
     Reconcile::new(rules, desired, Arc::new(Metrics::default()))
 }
 
@@ -247,7 +246,7 @@ async fn a_host_comes_scales_and_goes(version: &str) {
     converge(&mut reconcile, &mut link).await;
     assert_eq!(haproxy.visit("shop.example").await, (200, "two".to_owned()));
 
-    reconcile.desired_mut().replace(Vec::new(), &BTreeSet::new());
+    reconcile.desired_mut().replace(Vec::new());
     converge(&mut reconcile, &mut link).await;
     assert_eq!(haproxy.visit("shop.example").await.0, 404);
     assert_eq!(link.observed().state.servers().count(), 0, "nothing leaks");
@@ -364,7 +363,7 @@ async fn a_restarted_haproxy_is_complete_from_its_configuration(version: &str) {
     let turn = converge(&mut reconcile, &mut haproxy.link().await).await;
     assert_eq!(turn.done, 0, "nothing had to be sent");
     // What stood in the configuration can be taken away like everything else.
-    reconcile.desired_mut().replace(Vec::new(), &BTreeSet::new());
+    reconcile.desired_mut().replace(Vec::new());
     let mut link = haproxy.link().await;
     converge(&mut reconcile, &mut link).await;
     assert_eq!(link.observed().state.servers().count(), 0);
