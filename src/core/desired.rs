@@ -21,6 +21,7 @@ use super::endpoint::{self, Vantage};
 use super::name::{BackendKey, BackendName, MapWord, ServerName};
 use super::slots::Slots;
 use super::state::{Admin, Backend, Map, Observed, Server, State};
+use kept::{Kept, keep_names, kept};
 
 /// Where HAProxy runs, as the operator said or hapilot found out.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -114,6 +115,10 @@ pub struct Desired {
     all_dirty: bool,
     /// Containers whose rejections may have changed.
     touched: BTreeSet<ContainerId>,
+    /// Containers that run and of which nothing was ever known.
+    unread: BTreeSet<ContainerId>,
+    /// Their servers, which stay as they are.
+    kept: Kept,
 }
 
 impl Desired {
@@ -140,6 +145,8 @@ impl Desired {
             dirty: BTreeSet::new(),
             all_dirty: true,
             touched: BTreeSet::new(),
+            unread: BTreeSet::new(),
+            kept: Kept::new(),
         }
     }
 
@@ -150,7 +157,7 @@ impl Desired {
 
     /// Takes a full list of those that could be read: what is neither in it nor
     /// among `unreadable` is gone. Of the latter the last known facts stay in
-    /// force.
+    /// force; where there are none, the servers that stand in HAProxy do.
     pub fn replace_readable(&mut self, containers: Vec<Container>, unreadable: &BTreeSet<ContainerId>) {
         let listed: BTreeSet<&ContainerId> = containers.iter().map(|c| &c.id).chain(unreadable).collect();
         let gone: Vec<ContainerId> = self.tenants.keys().filter(|id| !listed.contains(id)).cloned().collect();
@@ -160,6 +167,10 @@ impl Desired {
         for container in containers {
             self.set(container);
         }
+        let unknown = |id: &&ContainerId| !self.tenants.contains_key(*id);
+        let unread: BTreeSet<ContainerId> = unreadable.iter().filter(unknown).cloned().collect();
+        self.all_dirty |= unread != self.unread;
+        self.unread = unread;
     }
 
     /// Takes new facts about one container. A container that neither runs nor
@@ -172,6 +183,7 @@ impl Desired {
             return;
         }
         let id = container.id.clone();
+        self.all_dirty |= self.unread.remove(&id);
         self.detach(&id);
         if let NetworkMode::Container(host) = &container.network_mode {
             self.guests.entry(host.clone()).or_default().insert(id.clone());
@@ -195,6 +207,7 @@ impl Desired {
 
     /// Forgets one container.
     pub fn remove(&mut self, id: &ContainerId) {
+        self.all_dirty |= self.unread.remove(id);
         self.detach(id);
         if self.tenants.remove(id).is_some() {
             self.resolve_guests(id);
@@ -215,8 +228,13 @@ impl Desired {
     /// Brings the desired state up to date and says which part of it may have
     /// changed since the last call.
     pub fn compute(&mut self, observed: &Observed) -> Scope {
-        let all = std::mem::take(&mut self.all_dirty);
-        let dirty = std::mem::take(&mut self.dirty);
+        let all = std::mem::take(&mut self.all_dirty) || !self.kept.is_empty();
+        let mut dirty = std::mem::take(&mut self.dirty);
+        if all {
+            let kept = kept(observed, &self.slots, &self.unread, |ip| self.has_holder(ip));
+            dirty.extend(std::mem::replace(&mut self.kept, kept).into_keys());
+            dirty.extend(self.kept.keys().cloned());
+        }
         let keys: BTreeSet<BackendKey> = if all {
             self.by_key.keys().cloned().chain(dirty).collect()
         } else {
@@ -227,7 +245,7 @@ impl Desired {
         // Keys that are claimed no more go first: what they give back can be
         // taken by the others in the same pass.
         let (claimed, unclaimed): (Vec<_>, Vec<_>) =
-            keys.into_iter().partition(|key| self.by_key.contains_key(key));
+            keys.into_iter().partition(|key| self.by_key.contains_key(key) || self.kept.contains_key(key));
         for key in unclaimed.iter().chain(&claimed) {
             hosts.insert(MapWord::from(&key.host));
             backends.extend(self.compute_key(key, observed));
@@ -413,6 +431,14 @@ impl Desired {
         self.dirty.extend(keys.map(|claim| claim.key.clone()));
     }
 
+    /// True if a container that is known has the address for itself.
+    fn has_holder(&self, address: IpAddr) -> bool {
+        let sharers = self.by_address.get(&address).into_iter().flatten();
+        let mut owners =
+            sharers.filter_map(|id| self.tenants.get(id)).map(|other| self.owner(&other.container));
+        owners.any(|owner| owner.network_mode != NetworkMode::Host)
+    }
+
     /// The namespace that an address of this container belongs to.
     fn owner<'a>(&'a self, container: &'a Container) -> &'a Container {
         match &container.network_mode {
@@ -452,7 +478,8 @@ impl Desired {
         concerned.extend(self.slots.held(key));
         self.blocked.remove(key);
         let claimed = self.by_key.contains_key(key);
-        let wanted = if claimed { self.wanted(key) } else { Vec::new() };
+        let mut wanted = if claimed { self.wanted(key) } else { Vec::new() };
+        wanted.extend(self.kept.get(key).into_iter().flatten().cloned());
         let home = if wanted.is_empty() { None } else { self.home(key) };
         for name in &concerned {
             if home.as_ref() != Some(name) && self.serves(name, key) {
@@ -536,26 +563,6 @@ impl Desired {
     }
 }
 
-/// A server keeps the name under which it already stands, whatever its
-/// container is called by now: a `docker rename` must cost nobody a connection.
-/// If a hand made it stand there twice, the one that serves is kept.
-fn keep_names(wanted: Vec<(ServerName, Server)>, present: Option<&Backend>) -> BTreeMap<ServerName, Server> {
-    let mut by_id: BTreeMap<&str, Vec<(&ServerName, &Server)>> = BTreeMap::new();
-    for (name, server) in present.iter().flat_map(|backend| &backend.servers) {
-        if let Some(id) = claim::id_of_server(name) {
-            by_id.entry(id).or_default().push((name, server));
-        }
-    }
-    let rename = |(name, server): (ServerName, Server)| {
-        let standing = claim::id_of_server(&name).and_then(|id| by_id.get(id));
-        let kept = standing.and_then(|all| {
-            all.iter().min_by_key(|(_, present)| (present.address != server.address, present.admin))
-        });
-        (kept.map_or(name, |(kept, _)| (*kept).clone()), server)
-    };
-    wanted.into_iter().map(rename).collect()
-}
-
 /// True if the operator's word for a container means this one.
 fn is_called(container: &Container, word: &str) -> bool {
     &*container.name == word || (word.len() >= 12 && container.id.as_str().starts_with(word))
@@ -569,6 +576,8 @@ fn unlink<K: Ord + Clone>(index: &mut BTreeMap<K, BTreeSet<ContainerId>>, key: &
         }
     }
 }
+
+mod kept;
 
 #[cfg(test)]
 mod tests;

@@ -254,6 +254,7 @@ impl World {
                 let clearing = plans.iter().all(hapilot::core::plan::Plan::is_settled);
                 assert!(clearing, "a restart alone changed something: {}", farm::story(&plans));
             }
+            Op::RestartBlind(places) => self.restart_blind(places),
             Op::HaproxyRestart => {
                 self.model.haproxy = Haproxy::new(self.model.haproxy.capabilities, POOL);
                 self.model.fresh = false;
@@ -288,6 +289,39 @@ impl World {
 
     fn restart(&mut self) {
         self.desired = self.model.restart(self.containers.values().cloned());
+    }
+
+    /// hapilot starts again, and the engine can't tell about some containers.
+    fn restart_blind(&mut self, places: &[usize]) {
+        // Of two with one address one has died: Docker gives none twice.
+        let alone = |container: &Container| {
+            self.containers.values().filter(|other| Self::ip(other) == Self::ip(container)).count() == 1
+        };
+        let (blind, seen): (Vec<_>, Vec<_>) =
+            self.containers.iter().partition(|(place, c)| places.contains(*place) && alone(*c));
+        let blind: BTreeSet<ContainerId> = blind.into_iter().map(|(_, c)| c.id.clone()).collect();
+        let seen: Vec<Container> = seen.into_iter().map(|(_, c)| c.clone()).collect();
+        // What waits for its deletion may as well stay until more is known.
+        let waiting = self.model.waiting.clone();
+        let theirs = |world: &Self| -> BTreeMap<ServerRef, Server> {
+            let state = world.model.haproxy.observed().state;
+            let servers = state.servers().map(|(backend, server, facts)| {
+                (ServerRef { backend: backend.clone(), server: server.clone() }, facts.clone())
+            });
+            let blind = |at: &ServerRef| blind.iter().any(|id| id_of_server(&at.server) == Some(id.short()));
+            servers.filter(|(at, _)| blind(at) && !waiting.contains(at)).collect()
+        };
+        let (served, servers) = (self.served(), theirs(self));
+        self.desired = self.model.restart([]);
+        self.desired.replace_readable(seen, &blind);
+        self.turn(Fault::None, None);
+        assert_eq!(theirs(self), servers, "nobody can say that these should change");
+        assert!(served.is_subset(&self.served()), "{served:?} were served");
+        for container in self.containers.values().filter(|c| blind.contains(&c.id)) {
+            self.desired.set(container.clone());
+        }
+        self.turn(Fault::None, None);
+        assert_eq!(theirs(self), servers, "they are as they were");
     }
 
     /// Takes a turn; every step is looked at, and for an event without fault

@@ -115,6 +115,8 @@ pub enum Op {
     Killed(Vec<Event>, usize),
     /// hapilot knows nothing any more but the containers.
     Restart,
+    /// The same, and at first the containers at these places can't be inspected.
+    RestartBlind(Vec<usize>),
     HaproxyRestart,
     /// hapilot reads HAProxy's state anew afterwards.
     Hand(Vec<Hand>),
@@ -176,6 +178,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => (events(), 0..12usize).prop_map(|(events, at)| Op::Deferred(events, at)),
         3 => (events(), 0..12usize).prop_map(|(events, at)| Op::Killed(events, at)),
         1 => Just(Op::Restart),
+        1 => prop::collection::vec(0..PLACES, 1..4).prop_map(Op::RestartBlind),
         1 => Just(Op::HaproxyRestart),
         2 => hands().prop_map(Op::Hand),
         2 => (hands(), events()).prop_map(|(hands, events)| Op::HandUnseen(hands, events)),

@@ -135,3 +135,78 @@ fn the_container_behind_a_server_is_found() {
     assert_eq!(behind("whatever-000000000003"), None);
     assert_eq!(behind("nobody"), None);
 }
+
+/// What a hapilot that has just started wants of an HAProxy that is as another
+/// one left it, and the engine lists these and those it can't read.
+fn newcomer(left: &Observed, readable: &[Container], unreadable: &[usize], version: Version) -> Desired {
+    let mut desired = Desired::new(HaproxyPlace::Host, false);
+    desired.replace_readable(readable.to_vec(), &unreadable.iter().map(|&number| id(number)).collect());
+    desired.adopt(left, Capabilities::of(version).unwrap());
+    desired.compute(left);
+    desired
+}
+
+#[test]
+fn a_container_that_was_never_readable_keeps_the_servers_it_has() {
+    let [a, b] = [container(1, "a", "web", 1), container(2, "b", "web", 2)];
+    let second = container(3, "c", "web", 3).with_label("hapilot.host", "a.example");
+    let all = [a.clone(), b.clone(), second.clone()];
+    for (major, minor) in [(2, 6), (3, 4)] {
+        let version = Version { major, minor, patch: 0 };
+        let pool: BTreeSet<BackendName> =
+            (1..=3).map(|index| BackendName::pool(&crate::core::name::ClassName::web(), index)).collect();
+        let empty = Observed { pool: pool.clone(), ..Observed::default() };
+        let before = newcomer(&empty, &all, &[], version);
+        let left = Observed { state: before.state().clone(), pool, ..Observed::default() };
+
+        // One host's only container, and one of two of another host.
+        let mut after = newcomer(&left, std::slice::from_ref(&second), &[1, 2], version);
+        assert_eq!(after.state(), before.state(), "{version}");
+        // Other news change nothing about it.
+        after.set(container(4, "d", "web", 4));
+        after.compute(&left);
+        assert_eq!(served(&after).len(), 3);
+        after.remove(&id(4));
+        after.compute(&left);
+        assert_eq!(after.state(), before.state(), "{version}");
+        // Gone; and readable, which is no change.
+        after.remove(&b.id);
+        after.set(a.clone());
+        after.compute(&left);
+        let hosts = served(&after);
+        assert_eq!(hosts, [("a.example".to_owned(), vec!["127.0.0.1".to_owned(), "127.0.0.3".to_owned()])]);
+        assert!(after.kept.is_empty(), "{version}");
+    }
+}
+
+#[test]
+fn an_unread_container_keeps_no_address_that_a_known_one_has_and_no_host_that_was_not_its_own() {
+    let version = Version { major: 3, minor: 4, patch: 0 };
+    let a = container(1, "a", "web", 1);
+    let before = newcomer(&Observed::default(), std::slice::from_ref(&a), &[], version);
+    let mut left = Observed { state: before.state().clone(), ..Observed::default() };
+    let hosts = left.state.maps.get_mut(&Map::Hosts).unwrap();
+    let home = hosts.values().next().unwrap().clone();
+    hosts.insert(MapWord::new("stolen.example").unwrap(), home);
+    assert_eq!(newcomer(&left, &[], &[1], version).state(), before.state());
+    let heir = container(2, "b", "web", 1);
+    assert_eq!(served(&newcomer(&left, &[heir], &[1], version)), [one("b.example", "127.0.0.1")]);
+    assert_eq!(served(&newcomer(&left, &[], &[3], version)), [], "somebody else can't be read");
+}
+
+#[test]
+fn containers_with_equal_short_identifiers_stand_beside_each_other() {
+    let twin = |last: char, name: &str, address: u8| {
+        let mut twin = container(1, name, "web", address).with_label("hapilot.host", "a.example");
+        twin.id = ContainerId::new(&format!("{}{last}", &id(1).as_str()[..63])).unwrap();
+        twin
+    };
+    let twins = [twin('a', "y", 1), twin('b', "x", 2)];
+    let both = [("a.example".to_owned(), vec!["127.0.0.2".to_owned(), "127.0.0.1".to_owned()])];
+    let version = Version { major: 3, minor: 4, patch: 0 };
+    for present in 0..=2 {
+        let before = newcomer(&Observed::default(), &twins[..present], &[], version);
+        let left = Observed { state: before.state().clone(), ..Observed::default() };
+        assert_eq!(served(&newcomer(&left, &twins, &[], version)), both, "{present} stand already");
+    }
+}

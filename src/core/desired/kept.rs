@@ -1,0 +1,86 @@
+//! What stays of the servers that stand in HAProxy already.
+//!
+//! What lives here: under which names servers stay, and which servers belong to
+//! containers that nothing is known of. A hapilot that has just
+//! started may find an engine that lists a container and can't tell about it:
+//! what an earlier hapilot made for it stays until the engine can. What it must
+//! not know: the facts of any container.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::core::claim;
+use crate::core::container::ContainerId;
+use crate::core::name::{BackendKey, BackendName, ClassName, Host, ServerName};
+use crate::core::slots::Slots;
+use crate::core::state::{Backend, Map, Observed, Server};
+
+/// Servers that stay as they are, by what leads to them.
+pub(super) type Kept = BTreeMap<BackendKey, Vec<(ServerName, Server)>>;
+
+/// The servers of `unread` containers that visitors reach: those in the backend
+/// of the host that leads there. One whose address is `held` by a container that
+/// is known isn't kept: its own container must have another by now.
+pub(super) fn kept(
+    observed: &Observed,
+    slots: &Slots,
+    unread: &BTreeSet<ContainerId>,
+    held: impl Fn(IpAddr) -> bool,
+) -> Kept {
+    let mut kept = Kept::new();
+    if unread.is_empty() {
+        return kept;
+    }
+    let named: Vec<ServerName> = unread.iter().map(|id| ServerName::labelled("x", id.short())).collect();
+    let ids: BTreeSet<&str> = named.iter().filter_map(claim::id_of_server).collect();
+    for (host, backend) in observed.state.maps.get(&Map::Hosts).into_iter().flatten() {
+        let Some(key) = key(host.as_str(), backend.as_str()) else { continue };
+        let Some(home) = slots.held(&key).filter(|home| home.as_str() == backend.as_str()) else { continue };
+        let servers = observed.state.backends.get(&home).into_iter().flat_map(|backend| &backend.servers);
+        let theirs: Vec<_> = servers
+            .filter(|(name, server)| {
+                claim::id_of_server(name).is_some_and(|id| ids.contains(id)) && !held(server.address.ip())
+            })
+            .map(|(name, server)| (name.clone(), server.clone()))
+            .collect();
+        if !theirs.is_empty() {
+            kept.insert(key, theirs);
+        }
+    }
+    kept
+}
+
+fn key(host: &str, backend: &str) -> Option<BackendKey> {
+    let class = ClassName::new(BackendName::new(backend).ok()?.class()?).ok()?;
+    Some(BackendKey { class, host: Host::new(host).ok()? })
+}
+
+/// A server keeps the name under which it already stands, whatever its
+/// container is called by now: a `docker rename` must cost nobody a connection.
+/// If a hand made it stand there twice, the one that serves is kept. Where two
+/// containers' short identifiers are equal, only their whole names differ.
+pub(super) fn keep_names(
+    wanted: Vec<(ServerName, Server)>,
+    present: Option<&Backend>,
+) -> BTreeMap<ServerName, Server> {
+    let mut by_id: BTreeMap<&str, Vec<(&ServerName, &Server)>> = BTreeMap::new();
+    for (name, server) in present.iter().flat_map(|backend| &backend.servers) {
+        if let Some(id) = claim::id_of_server(name) {
+            by_id.entry(id).or_default().push((name, server));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for id in wanted.iter().filter_map(|(name, _)| claim::id_of_server(name)) {
+        if !seen.insert(id) {
+            by_id.remove(id);
+        }
+    }
+    let keep = |(name, server): &(ServerName, Server)| {
+        let standing = claim::id_of_server(name).and_then(|id| by_id.get(id));
+        let kept = standing.and_then(|all| {
+            all.iter().min_by_key(|(_, present)| (present.address != server.address, present.admin))
+        });
+        (kept.map_or(name, |(kept, _)| *kept).clone(), server.clone())
+    };
+    wanted.iter().map(keep).collect()
+}
