@@ -41,7 +41,10 @@ pub struct Link {
     client: Client,
     observed: Observed,
     operational: BTreeMap<ServerRef, Operational>,
-    observed_at: Instant,
+    /// The last full reading.
+    observed_at: Option<Instant>,
+    /// Something was changed since.
+    changed_since: bool,
     /// The remembered state is what HAProxy really has.
     fresh: bool,
     /// Backends to read again before they are compared: 3.4 applies a change of
@@ -57,7 +60,8 @@ impl Link {
             client,
             observed: Observed::default(),
             operational: BTreeMap::new(),
-            observed_at: Instant::now(),
+            observed_at: None,
+            changed_since: false,
             fresh: false,
             reread: BTreeSet::new(),
         }
@@ -92,10 +96,17 @@ impl Link {
         &self.operational
     }
 
-    /// Age of the last full reading.
+    /// The last full reading is not older than this, and nothing was changed
+    /// since: what it says of the servers' health still holds.
     #[must_use]
-    pub fn age(&self) -> Duration {
-        self.observed_at.elapsed()
+    pub fn is_current(&self, within: Duration) -> bool {
+        !self.changed_since && self.age().is_some_and(|age| age <= within)
+    }
+
+    /// Age of the last full reading; `None` before the first.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        self.observed_at.map(|at| at.elapsed())
     }
 }
 
@@ -202,7 +213,8 @@ impl Reconcile {
             self.desired.adopt(&link.observed, link.client.capabilities());
         }
         link.operational = read.operational;
-        link.observed_at = Instant::now();
+        link.observed_at = Some(Instant::now());
+        link.changed_since = false;
         link.fresh = true;
         Ok(news)
     }

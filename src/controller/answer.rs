@@ -12,8 +12,9 @@ use super::Controller;
 use crate::admin::Ask;
 use crate::core::desired::Blocked;
 use crate::core::name::BackendName;
-use crate::core::state::{Backend, Map};
+use crate::core::state::{Admin, Backend, Map};
 use crate::haproxy_config::render;
+use crate::reconcile::Link;
 use crate::report::{
     Counts, Docker, Hapilot, Haproxy, Health, HostStatus, Note, PlanReport, PlannedStep, Rejected,
     ServerState, ServerStatus, Status,
@@ -77,7 +78,7 @@ impl Controller {
         match ask {
             Ask::Health(to) => drop(to.send(self.health(None))),
             Ask::Status(to) => {
-                if self.link.as_ref().is_some_and(|link| link.age() > FRESH) {
+                if self.link.as_ref().is_some_and(|link| !link.is_current(FRESH)) {
                     // A HAProxy that hangs must not keep the answer from its asker.
                     if timeout(PATIENCE, self.observe()).await.is_err() {
                         self.lost(&format!("HAProxy did not answer within {PATIENCE:?}"));
@@ -95,6 +96,7 @@ impl Controller {
 
     fn health(&self, counts: Option<Counts>) -> Health {
         let link = self.link.as_ref();
+        let age = link.and_then(Link::age);
         let mut stale = Vec::new();
         if !self.listed {
             stale.push("Docker has not listed its containers yet".to_owned());
@@ -106,8 +108,8 @@ impl Controller {
         Health {
             converged: self.settled && link.is_some(),
             since: seconds(self.settled_since),
-            as_of: link.and_then(|link| seconds(SystemTime::now().checked_sub(link.age()))),
-            as_of_age_seconds: link.map(|link| link.age().as_secs()),
+            as_of: age.and_then(|age| seconds(SystemTime::now().checked_sub(age))),
+            as_of_age_seconds: age.map(|age| age.as_secs()),
             stale,
             hapilot: Hapilot {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -200,7 +202,8 @@ impl Controller {
 
     /// Servers in HAProxy that nobody asks for any more.
     fn waiting_notes(&self) -> Vec<Note> {
-        let Some(link) = &self.link else { return Vec::new() };
+        // Before Docker's first list nobody knows who asks for what.
+        let Some(link) = self.link.as_ref().filter(|_| self.listed) else { return Vec::new() };
         let desired = self.reconcile.desired().state();
         let wanted = |backend: &str, server: &str| {
             desired.backends.get(backend).is_some_and(|backend| backend.servers.contains_key(server))
@@ -208,6 +211,7 @@ impl Controller {
         link.observed()
             .state
             .servers()
+            .filter(|(_, _, facts)| facts.admin == Admin::Maint)
             .filter(|(backend, server, _)| !wanted(backend.as_str(), server.as_str()))
             .map(|(backend, server, _)| Note {
                 what: format!("{backend}/{server}"),

@@ -266,14 +266,16 @@ impl Controller {
     /// Does what is due.
     async fn work(&mut self) {
         let now = Instant::now();
-        if self.link.is_none() && self.listed && std::mem::take(&mut self.wake) {
-            self.suppose();
-        }
-        self.write_files(now).await;
-        if self.link.is_none() && self.attempt.is_none() && self.running && now >= self.due.connect {
-            let address = self.config.runtime_api.clone();
-            let attempt = async move { Client::connect(&address, Timeouts::default()).await };
-            self.attempt = Some(AbortOnDropHandle::new(tokio::spawn(attempt)));
+        if self.link.is_none() {
+            if self.listed && std::mem::take(&mut self.wake) {
+                self.suppose();
+            }
+            self.write_files(now).await;
+            if self.attempt.is_none() && self.running && now >= self.due.connect {
+                let address = self.config.runtime_api.clone();
+                let attempt = async move { Client::connect(&address, Timeouts::default()).await };
+                self.attempt = Some(AbortOnDropHandle::new(tokio::spawn(attempt)));
+            }
         }
         if self.link.is_some() {
             if now >= self.due.resync {
@@ -285,6 +287,11 @@ impl Controller {
             if self.listed && (self.wake || self.due.turn.is_some_and(|due| now >= due)) {
                 self.turn().await;
             }
+        }
+        // Until its turn is over, the desired state of a new connection (or of a
+        // reading that brought news) is behind, and at first empty.
+        if self.link.is_some() {
+            self.write_files(now).await;
         }
     }
 
@@ -332,6 +339,10 @@ impl Controller {
                 self.due.resync = now + self.config.resync;
                 self.due.heartbeat = now + HEARTBEAT;
                 self.wake = true;
+                if self.listed {
+                    // What was supposed while it was away may not be what it has.
+                    self.files.changed(now, false);
+                }
             }
             Err(error) => {
                 self.due.connect = Instant::now() + self.connecting.next();
@@ -453,7 +464,13 @@ impl Controller {
     async fn observe(&mut self) {
         let Some(link) = self.link.as_mut() else { return };
         match self.reconcile.observe(link).await {
-            Ok(news) => self.wake |= news,
+            Ok(true) => {
+                // It was not as remembered; until a turn has mended that,
+                // nobody may be told otherwise.
+                self.unsettle();
+                self.wake = true;
+            }
+            Ok(false) => {}
             Err(error) => self.broke(&error),
         }
     }
@@ -478,6 +495,8 @@ impl Controller {
                 desired.replace_readable(containers, &unreadable.into_iter().map(|(id, _)| id).collect());
                 self.listed = true;
                 self.wake = true;
+                // What lies on disk may be from another life.
+                self.files.changed(Instant::now(), false);
             }
             Change::Update { changed, gone, unreadable, event_at, inspected_at } => {
                 for id in &gone {
