@@ -495,7 +495,7 @@ impl Desired {
         hosts.insert(host, MapWord::from(&home));
         self.leaving.remove(&home);
         let present = observed.state.backends.get(&home);
-        let backend = Backend { servers: keep_names(wanted, present) };
+        let backend = Backend { servers: keep_names(&wanted, present) };
         self.state.backends.insert(home.clone(), backend);
         concerned.push(home);
         concerned

@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../support/haproxy.rs"]
+mod haproxy;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -15,6 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use haproxy::{binary, unused_address};
 use hapilot::core::name::{BackendKey, BackendName, ClassName, Host, MapWord, ServerName};
 use hapilot::core::state::{Admin, Backend, Map, Server, State};
 use hapilot::haproxy_config::{
@@ -39,21 +43,6 @@ on_every_version!(
     makes_room_for_new_hosts,
     outlives_the_reader_of_its_log,
 );
-
-fn haproxy(version: &str) -> PathBuf {
-    let root = std::env::var_os("HAPILOT_TEST_HAPROXY")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/haproxy"), PathBuf::from);
-    let path = root.join(version).join("haproxy");
-    assert!(path.exists(), "{} is missing: run `make setup`", path.display());
-    path
-}
-
-/// An address that no other test uses: every test process has its own 127.x.y.z.
-fn unused_address() -> SocketAddr {
-    static PORT: AtomicU16 = AtomicU16::new(20_000);
-    let [_, a, b, c] = std::process::id().to_be_bytes();
-    (Ipv4Addr::new(127, 64 + (a & 63), b, c), PORT.fetch_add(1, Ordering::Relaxed)).into()
-}
 
 fn settings(dir: &Path, pool_size: usize) -> ConfigSettings {
     let path = |name: &str| ConfigPath::new(dir.join(name).to_str().unwrap()).unwrap();
@@ -90,7 +79,7 @@ impl Running {
     fn start(version: &str, state: &State, stdout: impl FnOnce(&Path) -> Stdio) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = settings(dir.path(), 20);
-        let binary = haproxy(version);
+        let binary = binary(version);
         let config = install(&render(&settings, state), dir.path(), Some(&binary)).unwrap();
         let errors = File::create(dir.path().join("stderr")).unwrap();
         let mut command = Command::new(binary);
@@ -205,7 +194,7 @@ fn is_accepted_without_a_warning(version: &str) {
         let dir = tempfile::tempdir().unwrap();
         let rendered = render(&ConfigSettings { http, ..settings(dir.path(), pool_size) }, &state);
         let config = install(&rendered, dir.path(), None).unwrap();
-        let output = Command::new(haproxy(version)).arg("-c").arg("-f").arg(config).output().unwrap();
+        let output = Command::new(binary(version)).arg("-c").arg("-f").arg(config).output().unwrap();
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         assert!(output.status.success(), "{said}");
@@ -216,13 +205,13 @@ fn is_accepted_without_a_warning(version: &str) {
 fn a_broken_configuration_is_refused_in_haproxys_words(version: &str) {
     let dir = tempfile::tempdir().unwrap();
     let good = render(&settings(dir.path(), 1), &State::default());
-    let config = install(&good, dir.path(), Some(&haproxy(version))).unwrap();
+    let config = install(&good, dir.path(), Some(&binary(version))).unwrap();
     let bad =
         RenderedConfig { haproxy_cfg: format!("{}\nnonsense here\n", good.haproxy_cfg), ..good.clone() };
-    let error = install(&bad, dir.path(), Some(&haproxy(version))).unwrap_err().to_string();
+    let error = install(&bad, dir.path(), Some(&binary(version))).unwrap_err().to_string();
     assert!(error.contains("unknown keyword 'nonsense'") && !error.contains('\n'), "{error}");
     assert_eq!(std::fs::read_to_string(&config).unwrap(), good.haproxy_cfg);
-    check(&haproxy(version), &config).unwrap();
+    check(&binary(version), &config).unwrap();
 }
 
 fn leads_hosts_to_their_backends(version: &str) {

@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../support/haproxy.rs"]
+mod haproxy;
+
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -15,6 +18,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use haproxy::{binary, unused_address};
 use hapilot::core::name::{BackendKey, BackendName, ClassName, Host, MapWord, ServerName};
 use hapilot::core::state::{Admin, Backend, Map, Server, State};
 use hapilot::haproxy_config::{
@@ -51,21 +55,6 @@ on_every_version!(
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn haproxy(version: &str) -> PathBuf {
-    let root = std::env::var_os("HAPILOT_TEST_HAPROXY")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/haproxy"), PathBuf::from);
-    let path = root.join(version).join("haproxy");
-    assert!(path.exists(), "{} is missing: run `make setup`", path.display());
-    path
-}
-
-/// An address that no other test uses: every test process has its own 127.x.y.z.
-fn unused_address() -> SocketAddr {
-    static PORT: AtomicU16 = AtomicU16::new(30_000);
-    let [_, a, b, c] = std::process::id().to_be_bytes();
-    (Ipv4Addr::new(127, 128 + (a & 63), b, c), PORT.fetch_add(1, Ordering::Relaxed)).into()
-}
-
 /// What a Supervisor needs: a directory, and the state to start with.
 struct World {
     dir: tempfile::TempDir,
@@ -97,7 +86,7 @@ impl World {
         let mut settings =
             ConfigSettings { pool_size: 3, ..ConfigSettings::new(path(""), unused_address(), runtime) };
         change(&mut settings);
-        let binary = HaproxyBinary::find(&haproxy(version)).await.unwrap();
+        let binary = HaproxyBinary::find(&binary(version)).await.unwrap();
         assert_eq!(format!("{}.{}", binary.version.major, binary.version.minor), version);
         Arc::new(Self { dir, settings, binary, state: Mutex::default(), started: AtomicUsize::new(0) })
     }

@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../support/haproxy.rs"]
+mod haproxy;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
@@ -57,10 +60,7 @@ struct Haproxy {
 
 impl Haproxy {
     async fn start(version: &str, pool_size: usize) -> Self {
-        let root = std::env::var_os("HAPILOT_TEST_HAPROXY")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/haproxy"), PathBuf::from);
-        let binary = root.join(version).join("haproxy");
-        assert!(binary.exists(), "{} is missing: run `make setup`", binary.display());
+        let binary = haproxy::binary(version);
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| ConfigPath::new(dir.path().join(name).to_str().unwrap()).unwrap();
         let [_, a, b, c] = std::process::id().to_be_bytes();

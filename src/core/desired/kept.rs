@@ -60,7 +60,7 @@ fn key(host: &str, backend: &str) -> Option<BackendKey> {
 /// If a hand made it stand there twice, the one that serves is kept. Where two
 /// containers' short identifiers are equal, only their whole names differ.
 pub(super) fn keep_names(
-    wanted: Vec<(ServerName, Server)>,
+    wanted: &[(ServerName, Server)],
     present: Option<&Backend>,
 ) -> BTreeMap<ServerName, Server> {
     let mut by_id: BTreeMap<&str, Vec<(&ServerName, &Server)>> = BTreeMap::new();
