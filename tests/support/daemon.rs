@@ -121,7 +121,6 @@ impl Scene {
         self.temp.path().join("haproxy.sock")
     }
 
-
     /// The arguments of `run` and `render` that all tests share.
     fn settings(&self, action: &str, more: &[&str]) -> Command {
         let mut command = command(action, &self.dir());
@@ -329,7 +328,8 @@ impl Hapilot {
 
 impl Drop for Hapilot {
     fn drop(&mut self) {
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap_or_default();
+        let children =
+            fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap_or_default();
         let _ = self.child.kill();
         let _ = self.child.wait();
         let mut orphans: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
@@ -448,7 +448,14 @@ pub(crate) fn servers_at(socket: &Path) -> Vec<String> {
         .filter(|fields| fields.len() > 18 && fields[1].starts_with("web:"))
         .map(|fields| {
             let out = fields[6].parse::<u32>().unwrap() & 0x23 != 0;
-            format!("{}/{} {}:{}{}", fields[1], fields[3], fields[4], fields[18], if out { " maint" } else { "" })
+            format!(
+                "{}/{} {}:{}{}",
+                fields[1],
+                fields[3],
+                fields[4],
+                fields[18],
+                if out { " maint" } else { "" }
+            )
         })
         .collect();
     servers.sort();
@@ -688,9 +695,7 @@ pub(crate) fn greeting(line: &str) -> Option<&'static str> {
         "prompt" => Some("\n> "),
         "show version" => Some("3.0.11-1\n\n> "),
         "show cli level" => Some("admin\n\n> "),
-        "show info" => {
-            Some("Name: HAProxy\nPid: 77\nUptime_sec: 1\nStopping: 0\nStart_time_sec: 5\n\n> ")
-        }
+        "show info" => Some("Name: HAProxy\nPid: 77\nUptime_sec: 1\nStopping: 0\nStart_time_sec: 5\n\n> "),
         _ => None,
     }
 }
