@@ -559,7 +559,7 @@ fn bad_metadata_is_rejected_and_nothing_else(version: &str) {
         until("resyncs", || resyncs(&scene) > now + 2);
         let text = hapilot.log();
         for (n, (_, value, _)) in cases.iter().enumerate() {
-            let said = log
+            let said = text
                 .lines()
                 .filter(|line| {
                     line.contains(&format!("container=\"bad{n}\""))
