@@ -440,7 +440,8 @@ impl Controller {
                     self.told.unreadable(id, reason);
                 }
                 let unreadable: BTreeSet<_> = unreadable.into_iter().map(|(id, _)| id).collect();
-                let runs: BTreeSet<_> = containers.iter().map(|c| &c.id).chain(&unreadable).cloned().collect();
+                let runs: BTreeSet<_> =
+                    containers.iter().map(|c| &c.id).chain(&unreadable).cloned().collect();
                 self.restarts.retain(|id| runs.contains(id));
                 let first = !self.listed;
                 let served = containers.into_iter().filter_map(|c| self.restarts.seen(c, first, now));

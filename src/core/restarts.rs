@@ -105,8 +105,7 @@ impl Restarts {
         if !same {
             let began = (!first_look).then_some(now);
             history.forget(now);
-            history.life =
-                Some(Life { started_at: container.started_at, began, asked: false, held: None });
+            history.life = Some(Life { started_at: container.started_at, began, asked: false, held: None });
         }
         let wait = history.wait();
         let Some(life) = history.life.as_mut() else { return Some(container) };
@@ -194,7 +193,9 @@ impl Restarts {
     pub fn take_news(&mut self, now: Duration) -> Vec<HeldBack> {
         let mut news = self.held_back(now);
         news.retain(|held| {
-            self.histories.get_mut(&held.id).is_some_and(|history| !std::mem::replace(&mut history.told, true))
+            self.histories
+                .get_mut(&held.id)
+                .is_some_and(|history| !std::mem::replace(&mut history.told, true))
         });
         news
     }

@@ -84,7 +84,14 @@ impl Content {
     fn add(&mut self, event: &EventMessage, at: Instant) {
         let Some((id, may_begin)) = subject(event) else { return };
         let action = event.action.as_deref().unwrap_or_default();
-        let new = || Touched { at, may_begin, look: false, began: false, signals: Signals::default(), died_at: None };
+        let new = || Touched {
+            at,
+            may_begin,
+            look: false,
+            began: false,
+            signals: Signals::default(),
+            died_at: None,
+        };
         let touched = self.touched.entry(id).or_insert_with(new);
         touched.may_begin |= may_begin;
         match action {
@@ -93,7 +100,7 @@ impl Content {
             _ if may_begin => touched.died_at = None,
             _ => {}
         }
-        if matches!(action, "start" | "restart") {
+        if action == "start" {
             touched.began = true;
             touched.signals = Signals::default();
         }
@@ -273,12 +280,13 @@ mod tests {
             content.add(&event(actions[0]), first);
             content.add(&event(actions[1]), second);
             assert_eq!(content.touched.len(), 1);
-            content.touched.into_values().next().unwrap()
+            let touched = content.touched.into_values().next().unwrap();
+            (touched.at, touched.may_begin, touched.died_at)
         };
-        assert_eq!(folded(["oom", "die"]), Touched { at: first, may_begin: false, died_at: Some(7) });
-        assert_eq!(folded(["die", "start"]), Touched { at: first, may_begin: true, died_at: None });
-        assert_eq!(folded(["start", "die"]), Touched { at: first, may_begin: true, died_at: Some(7) });
-        assert_eq!(folded(["die", "stop"]), Touched { at: first, may_begin: false, died_at: Some(7) });
+        assert_eq!(folded(["oom", "die"]), (first, false, Some(7)));
+        assert_eq!(folded(["die", "start"]), (first, true, None));
+        assert_eq!(folded(["start", "die"]), (first, true, Some(7)));
+        assert_eq!(folded(["die", "stop"]), (first, false, Some(7)));
     }
 
     #[test]

@@ -176,8 +176,7 @@ impl<'a> Following<'a> {
             if touched.began {
                 self.watch.inventory.began(&id);
             }
-            if !touched.signals.is_empty()
-                && self.watch.inventory.signalled(&id, touched.signals, touched.at)
+            if !touched.signals.is_empty() && self.watch.inventory.signalled(&id, touched.signals, touched.at)
             {
                 self.found(touched.at, Instant::now()).stopping.insert(id.clone());
             }
@@ -273,9 +272,7 @@ impl<'a> Following<'a> {
         }
         let stopping = found.stopping.into_iter().collect();
         let (event_at, inspected_at) = (found.reason_at, Instant::now());
-        self.watch
-            .tell(Change::Update { changed, stopping, gone, unreadable, event_at, inspected_at })
-            .await
+        self.watch.tell(Change::Update { changed, stopping, gone, unreadable, event_at, inspected_at }).await
     }
 
     /// Begins a resync.

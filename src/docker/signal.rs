@@ -5,9 +5,9 @@
 
 /// The names of 1 to 31, without `SIG`.
 const NAMES: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-    "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-    "WINCH", "IO", "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 /// The lowest signal for free use, as Docker counts them.
 const RTMIN: u8 = 34;
@@ -92,7 +92,9 @@ mod tests {
         ] {
             assert_eq!(number(text), Some(wanted), "{text}");
         }
-        for text in ["", "0", "65", "-1", "300", "SIG", "SIGFOO", "RTMIN+31", "RTMIN-1", "RTMAX-255", "RTMAX+1"] {
+        for text in
+            ["", "0", "65", "-1", "300", "SIG", "SIGFOO", "RTMIN+31", "RTMIN-1", "RTMAX-255", "RTMAX+1"]
+        {
             assert_eq!(number(text), None, "{text}");
         }
     }

@@ -45,13 +45,12 @@ fn what_is_held_back_is_told_once_and_reported_all_the_time() {
     assert_eq!(restarts.seen(life(3000), false, ms(3000)), None);
     let news = restarts.take_news(ms(3000));
     assert_eq!(news.len(), 1);
-    assert_eq!(
-        news[0].reason,
-        "restarts again and again (3 times in the last minute); tried again in 2 s"
-    );
+    assert_eq!(news[0].reason, "restarts again and again (3 times in the last minute); tried again in 2 s");
     restarts.ended(&id(), ms(3100));
     let between = restarts.held_back(ms(3200));
-    assert!(between[0].reason.ends_with("(4 times in the last minute); tried again 2 s after its next start"));
+    assert!(
+        between[0].reason.ends_with("(4 times in the last minute); tried again 2 s after its next start")
+    );
     assert_eq!(restarts.seen(life(4000), false, ms(4000)), None);
     assert_eq!(restarts.take_news(ms(4000)), [], "it is in the log already");
     assert_eq!(restarts.held_back(ms(4000)).len(), 1);
