@@ -143,7 +143,7 @@ impl Controller {
         Counts {
             hosts: state.maps.get(&Map::Hosts).map_or(0, BTreeMap::len),
             servers: state.backends.values().map(|backend| backend.servers.len()).sum(),
-            rejected: self.told.rejected(),
+            rejected: self.told.rejected() + self.restarts.held_back(self.begun.elapsed()).len(),
             blocked: self.reconcile.blocked().len(),
         }
     }
@@ -164,6 +164,11 @@ impl Controller {
             container: id.to_string(),
             key: "inspect".to_owned(),
             reason: reason.to_owned(),
+        }));
+        rejected.extend(self.restarts.held_back(self.begun.elapsed()).into_iter().map(|held| Rejected {
+            container: held.name,
+            key: "restarts".to_owned(),
+            reason: held.reason,
         }));
         Status {
             hosts: hosts.collect(),

@@ -7,11 +7,13 @@
 //! nobody reads them, so they may lag behind a little; while it is away every
 //! change is written at once.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::core::name::{BackendName, ClassName};
 use crate::core::state::State;
 use crate::haproxy_config::{CONFIG_FILE, ConfigSettings, InstallError, install, render};
 use crate::haproxy_process::ConfigQuestion;
@@ -118,4 +120,13 @@ impl Files {
             let _ = question.send(outcome);
         }
     }
+}
+
+/// The pool that the start-up configuration brings.
+pub(super) fn pool(config: &ConfigSettings) -> BTreeSet<BackendName> {
+    let names = |class: &ClassName| {
+        let class = class.clone();
+        (1..=config.pool_size).map(move |index| BackendName::pool(&class, index))
+    };
+    config.classes.iter().flat_map(names).collect()
 }

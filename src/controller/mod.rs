@@ -22,7 +22,8 @@ use crate::admin::Ask;
 use crate::backoff::Backoff;
 use crate::core::command::{Capabilities, Version};
 use crate::core::desired::Desired;
-use crate::core::name::{BackendName, ClassName};
+use crate::core::name::BackendName;
+use crate::core::restarts::Restarts;
 use crate::core::state::Observed;
 use crate::docker::watch::Change;
 use crate::haproxy_config::ConfigSettings;
@@ -36,7 +37,7 @@ mod answer;
 mod files;
 mod told;
 
-use files::Files;
+use files::{Files, pool};
 use told::Told;
 
 /// Without a first list from Docker for this long, HAProxy starts with what lies
@@ -111,6 +112,7 @@ pub struct Controller {
     short_lived: u32,
     files: Files,
     told: Told,
+    restarts: Restarts,
     /// HAProxy's version as far as it was ever seen.
     version: Option<Version>,
     /// Backends of the pool that HAProxy has (or will start with).
@@ -190,6 +192,7 @@ impl Controller {
         Self {
             files,
             told: Told::default(),
+            restarts: Restarts::default(),
             version: config.version,
             pool,
             docker: answer::DockerNews::default(),
@@ -250,6 +253,7 @@ impl Controller {
 
     fn next_due(&self) -> Instant {
         let mut next = self.begun + Duration::from_secs(365 * 24 * 3600);
+        next = self.restarts.next_due().map_or(next, |due| next.min(self.begun + due));
         if self.link.is_some() {
             next = next.min(self.due.resync).min(self.due.heartbeat);
             if self.listed {
@@ -266,6 +270,10 @@ impl Controller {
     /// Does what is due.
     async fn work(&mut self) {
         let now = Instant::now();
+        for container in self.restarts.take_due(now - self.begun) {
+            self.reconcile.desired_mut().set(container);
+            self.wake = true;
+        }
         if self.link.is_none() {
             if self.listed && std::mem::take(&mut self.wake) {
                 self.suppose();
@@ -485,6 +493,7 @@ impl Controller {
 
     fn take_change(&mut self, change: Change) {
         debug!(?change, "news from Docker");
+        let now = self.begun.elapsed();
         let desired = self.reconcile.desired_mut();
         match change {
             Change::Snapshot { containers, unreadable, .. } => {
@@ -492,21 +501,37 @@ impl Controller {
                 for (id, reason) in &unreadable {
                     self.told.unreadable(id, reason);
                 }
-                desired.replace_readable(containers, &unreadable.into_iter().map(|(id, _)| id).collect());
+                let unreadable: BTreeSet<_> = unreadable.into_iter().map(|(id, _)| id).collect();
+                let runs: BTreeSet<_> =
+                    containers.iter().map(|c| &c.id).chain(&unreadable).cloned().collect();
+                self.restarts.retain(|id| runs.contains(id));
+                let first = !self.listed;
+                let served = containers.into_iter().filter_map(|c| self.restarts.seen(c, first, now));
+                desired.replace_readable(served.collect(), &unreadable);
                 self.listed = true;
                 self.wake = true;
                 // What lies on disk may be from another life.
                 self.files.changed(Instant::now(), false);
             }
-            Change::Update { changed, gone, unreadable, event_at, inspected_at } => {
-                for id in &gone {
-                    self.told.readable(id);
-                    desired.remove(id);
-                }
+            Change::Update { changed, stopping, gone, unreadable, event_at, inspected_at } => {
                 for container in changed {
                     self.told.readable(&container.id);
-                    desired.set(container);
+                    let id = container.id.clone();
+                    match self.restarts.seen(container, false, now) {
+                        Some(container) => desired.set(container),
+                        None => desired.remove(&id),
+                    }
                 }
+                for id in &stopping {
+                    self.restarts.stopping(id);
+                    desired.stopping(id);
+                }
+                for id in &gone {
+                    self.told.readable(id);
+                    self.restarts.ended(id, now);
+                    desired.remove(id);
+                }
+                self.told.held_back(self.restarts.take_news(now));
                 for (id, reason) in &unreadable {
                     self.told.unreadable(id, reason);
                 }
@@ -571,13 +596,4 @@ async fn closed(link: Option<&mut Link>) {
         Some(link) => link.client_mut().closed().await,
         None => std::future::pending().await,
     }
-}
-
-/// The pool that the start-up configuration brings.
-fn pool(config: &ConfigSettings) -> BTreeSet<BackendName> {
-    let names = |class: &ClassName| {
-        let class = class.clone();
-        (1..=config.pool_size).map(move |index| BackendName::pool(&class, index))
-    };
-    config.classes.iter().flat_map(names).collect()
 }

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use crate::core::claim::{Rejection, printable};
 use crate::core::container::ContainerId;
 use crate::core::desired::{Blocked, Desired};
+use crate::core::restarts::HeldBack;
 
 /// Longest reason in the log, in characters.
 const REASON_LIMIT: usize = 300;
@@ -34,6 +35,15 @@ impl Told {
             if !now.is_empty() {
                 self.rejections.insert(id, now);
             }
+        }
+    }
+
+    /// Containers are not served because they don't stay. Who held them back
+    /// remembers that it was said.
+    #[expect(clippy::unused_self, reason = "what is said in the log is said here")]
+    pub(super) fn held_back(&self, news: Vec<HeldBack>) {
+        for HeldBack { id, name, reason } in news {
+            warn!(container = name, %id, reason, "held back");
         }
     }
 

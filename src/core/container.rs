@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -100,6 +101,15 @@ pub struct Container {
     pub name: Arc<str>,
     /// What its process is doing.
     pub run: RunState,
+    /// It was told to end, and has not had the time for it yet: it still
+    /// answers, but soon won't. Engines before 29 only announce it, by an
+    /// event; the mark that the event makes expires.
+    pub stopping: bool,
+    /// The signal that tells it to end (`Config.StopSignal`), 1 to 64.
+    pub stop_signal: u8,
+    /// How long after that signal the engine waits before it kills
+    /// (`Config.StopTimeout`), at most an hour.
+    pub stop_timeout: Duration,
     /// Outcome of its health check; `None` without one.
     pub health: Option<Health>,
     /// Start of its process, seconds since 1970; `None` if it never ran.
@@ -126,6 +136,9 @@ impl Container {
             id,
             name: name.into(),
             run: RunState::Running,
+            stopping: false,
+            stop_signal: SIGTERM,
+            stop_timeout: STOP_TIMEOUT,
             health: None,
             started_at: None,
             network_mode: NetworkMode::Networks,
@@ -158,6 +171,10 @@ impl Container {
     }
 }
 
+/// The stop signal of a container that names none.
+pub const SIGTERM: u8 = 15;
+/// The stop timeout of a container that names none.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The beginning of every label that hapilot reads.
 pub const LABEL_PREFIX: &str = "hapilot.";
 /// The beginning of every environment variable that hapilot reads.

@@ -205,6 +205,13 @@ impl Desired {
         self.look_around(&id);
     }
 
+    /// A container was told to end: it will, soon.
+    pub fn stopping(&mut self, id: &ContainerId) {
+        let Some(tenant) = self.tenants.get(id) else { return };
+        let container = Container { stopping: true, ..Container::clone(&tenant.container) };
+        self.set(container);
+    }
+
     /// Forgets one container.
     pub fn remove(&mut self, id: &ContainerId) {
         self.all_dirty |= self.unread.remove(id);
@@ -535,15 +542,17 @@ impl Desired {
                 RunState::Paused | RunState::Stopped => Admin::Maint,
             };
             if admin == Admin::Ready
-                && matches!(tenant.container.health, Some(Health::Starting | Health::Unhealthy))
+                && (tenant.container.stopping
+                    || matches!(tenant.container.health, Some(Health::Starting | Health::Unhealthy)))
             {
                 unfit.push(servers.len());
             }
             let address = SocketAddr::new(address, claim.port);
             servers.push((tenant.server.clone(), Server { address, admin, weight: claim.weight }));
         }
-        // A container that Docker calls unhealthy takes no new traffic, as long
-        // as there is a better one.
+        // A container that Docker calls unhealthy, or that was told to end, takes
+        // no new traffic, as long as there is a better one. Without one, an answer
+        // while it lasts is better than none at all.
         let fit = servers.iter().filter(|(_, server)| server.admin == Admin::Ready).count() - unfit.len();
         if fit > 0 {
             for index in unfit {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
@@ -14,10 +15,15 @@ use bollard::models::{
 };
 
 use super::error::shown;
+use super::signal;
 use crate::core::container::{
-    Container, ContainerId, ENV_PREFIX, Endpoint, Health, LABEL_PREFIX, NetworkMode, RunState,
+    Container, ContainerId, ENV_PREFIX, Endpoint, Health, LABEL_PREFIX, NetworkMode, RunState, SIGTERM,
+    STOP_TIMEOUT,
 };
 use crate::core::endpoint::Vantage;
+
+/// The longest stop timeout that is believed.
+const LONGEST_STOP: Duration = Duration::from_secs(3600);
 
 /// Why an answer tells nothing about a container.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +84,9 @@ pub fn container(answer: ContainerInspectResponse) -> Result<Container, ConvertE
         id,
         name: bare_name(&answer.name.unwrap_or_default()).into(),
         run: run_state(&state)?,
+        stopping: state.status == Some(ContainerStateStatusEnum::STOPPING),
+        stop_signal: config.stop_signal.as_deref().and_then(signal::number).unwrap_or(SIGTERM),
+        stop_timeout: config.stop_timeout.map_or(STOP_TIMEOUT, stop_timeout),
         health: state.health.as_ref().and_then(|health| health.status).and_then(health_status),
         started_at: state.started_at.as_deref().and_then(unix_seconds).filter(|seconds| *seconds > 0),
         network_mode: network_mode(&mode)?,
@@ -161,6 +170,12 @@ fn run_state(state: &ContainerState) -> Result<RunState, ConvertError> {
             Some(_) => RunState::Stopped,
         },
     })
+}
+
+/// Docker waits for ever if the number is negative. Nobody is kept waiting
+/// longer than an hour here, lest a container that ignores the signal is.
+fn stop_timeout(seconds: i64) -> Duration {
+    u64::try_from(seconds).map_or(LONGEST_STOP, |seconds| Duration::from_secs(seconds).min(LONGEST_STOP))
 }
 
 fn health_status(status: HealthStatusEnum) -> Option<Health> {
@@ -363,6 +378,20 @@ mod tests {
             let text = state.to_string();
             assert_eq!(from(json!({"Id": "a", "State": state})).unwrap().run, wanted, "{text}");
         }
+    }
+
+    #[test]
+    fn how_it_is_stopped() {
+        let of = |config: Value| {
+            let container = from(json!({"Id": "a", "State": {"Running": true}, "Config": config})).unwrap();
+            (container.stop_signal, container.stop_timeout.as_secs())
+        };
+        assert_eq!(of(json!({})), (15, 10));
+        assert_eq!(of(json!({"StopSignal": "SIGQUIT", "StopTimeout": 30})), (3, 30));
+        assert_eq!(of(json!({"StopSignal": "nonsense", "StopTimeout": 0})), (15, 0));
+        assert_eq!(of(json!({"StopSignal": "37", "StopTimeout": -1})), (37, 3600));
+        let stopping = |status: &str| from(json!({"Id": "a", "State": {"Status": status}})).unwrap().stopping;
+        assert!(stopping("stopping") && !stopping("running"));
     }
 
     #[test]

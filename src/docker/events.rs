@@ -16,12 +16,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::client::DockerClient;
 use super::error::DockerError;
+use super::signal::{self, Signals};
 use crate::core::container::ContainerId;
 
 /// What the engine is asked to send: what can change a fact about a running
-/// container, of types `container` and `network`. Not `kill`: a signal alone
-/// changes nothing that an inspect shows; `die` follows if the process obeys.
-const ACTIONS: [&str; 13] = [
+/// container, of types `container` and `network`; and `kill`, which changes
+/// nothing that an inspect shows, but may announce that it will end.
+const ACTIONS: [&str; 14] = [
+    "kill",
     "start",
     "restart",
     "die",
@@ -46,6 +48,12 @@ pub(super) struct Touched {
     /// container. `die` and `connect` can't: a container that we don't know
     /// needs no look because of them.
     pub(super) may_begin: bool,
+    /// False if all that happened is signals: no inspect shows them.
+    pub(super) look: bool,
+    /// A process of it began.
+    pub(super) began: bool,
+    /// The signals that its last process was sent.
+    pub(super) signals: Signals,
     /// When its process ended, in seconds since 1970 by the engine's clock, if
     /// that is the last that was said of it.
     pub(super) died_at: Option<i64>,
@@ -75,14 +83,28 @@ impl Content {
     /// Adds an event; one that is about no container is passed over.
     fn add(&mut self, event: &EventMessage, at: Instant) {
         let Some((id, may_begin)) = subject(event) else { return };
-        let new = || Touched { at, may_begin, died_at: None };
+        let action = event.action.as_deref().unwrap_or_default();
+        let new = || Touched {
+            at,
+            may_begin,
+            look: false,
+            began: false,
+            signals: Signals::default(),
+            died_at: None,
+        };
         let touched = self.touched.entry(id).or_insert_with(new);
         touched.may_begin |= may_begin;
-        if event.action.as_deref() == Some("die") {
-            touched.died_at = event.time;
-        } else if may_begin {
-            touched.died_at = None;
+        match action {
+            "kill" => touched.signals.merge(signals(event)),
+            "die" => touched.died_at = event.time,
+            _ if may_begin => touched.died_at = None,
+            _ => {}
         }
+        if action == "start" {
+            touched.began = true;
+            touched.signals = Signals::default();
+        }
+        touched.look |= action != "kill";
     }
 }
 
@@ -176,7 +198,7 @@ fn subject(event: &EventMessage) -> Option<(ContainerId, bool)> {
     let action = event.action.as_deref()?;
     match event.typ? {
         EventMessageTypeEnum::CONTAINER => {
-            let may_begin = !matches!(action, "die" | "stop" | "destroy" | "oom");
+            let may_begin = !matches!(action, "kill" | "die" | "stop" | "destroy" | "oom");
             Some((ContainerId::new(actor.id.as_deref()?)?, may_begin))
         }
         // A container that joins a network before its start is announced by
@@ -187,6 +209,17 @@ fn subject(event: &EventMessage) -> Option<(ContainerId, bool)> {
         }
         _ => None,
     }
+}
+
+/// The signal of a `kill` event, as a number or a name.
+fn signals(event: &EventMessage) -> Signals {
+    let attributes = event.actor.as_ref().and_then(|actor| actor.attributes.as_ref());
+    let text = attributes.and_then(|attributes| attributes.get("signal"));
+    let mut signals = Signals::default();
+    if let Some(number) = text.and_then(|text| signal::number(text)) {
+        signals.add(number);
+    }
+    signals
 }
 
 fn filters() -> HashMap<String, Vec<String>> {
@@ -247,12 +280,34 @@ mod tests {
             content.add(&event(actions[0]), first);
             content.add(&event(actions[1]), second);
             assert_eq!(content.touched.len(), 1);
-            content.touched.into_values().next().unwrap()
+            let touched = content.touched.into_values().next().unwrap();
+            (touched.at, touched.may_begin, touched.died_at)
         };
-        assert_eq!(folded(["oom", "die"]), Touched { at: first, may_begin: false, died_at: Some(7) });
-        assert_eq!(folded(["die", "start"]), Touched { at: first, may_begin: true, died_at: None });
-        assert_eq!(folded(["start", "die"]), Touched { at: first, may_begin: true, died_at: Some(7) });
-        assert_eq!(folded(["die", "stop"]), Touched { at: first, may_begin: false, died_at: Some(7) });
+        assert_eq!(folded(["oom", "die"]), (first, false, Some(7)));
+        assert_eq!(folded(["die", "start"]), (first, true, None));
+        assert_eq!(folded(["start", "die"]), (first, true, Some(7)));
+        assert_eq!(folded(["die", "stop"]), (first, false, Some(7)));
+    }
+
+    #[test]
+    fn signals_ask_for_no_look_and_end_with_the_process_they_were_sent_to() {
+        let mut content = Content::default();
+        let mut tell = |action: &str, signal: &str| {
+            let event = json!({"Type": "container", "Action": action, "time": 7,
+                "Actor": {"ID": "c", "Attributes": {"signal": signal}}});
+            content.add(&serde_json::from_value(event).unwrap(), Instant::now());
+            content.touched[&ContainerId::new("c").unwrap()]
+        };
+        let touched = tell("kill", "1");
+        assert!(!touched.look && !touched.may_begin && !touched.signals.end(15));
+        let touched = tell("kill", "SIGTERM");
+        assert!(!touched.look && touched.signals.end(15));
+        let touched = tell("kill", "nonsense");
+        assert!(!touched.look && touched.signals.end(15));
+        let touched = tell("die", "");
+        assert!(touched.look && touched.signals.end(15) && touched.died_at == Some(7));
+        let touched = tell("start", "");
+        assert!(touched.look && touched.signals.is_empty() && touched.died_at.is_none());
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! The first event is acted upon at once. While inspects are under way, what
 //! they find is gathered into one update, at most for [`GATHER`]. A container
 //! is never inspected twice at the same time; an event that arrives during its
-//! inspect leads to another one afterwards.
+//! inspect leads to another one afterwards. That a container ended, or was told
+//! to end, is told at once: its address may be another's next.
 //!
 //! A death is told before the inspect that confirms it: Docker announces it and
 //! then holds the container's lock while it tears down the network, so that an
@@ -52,6 +53,8 @@ struct Reason {
 #[derive(Debug)]
 struct Found {
     outcomes: HashMap<ContainerId, Outcome>,
+    /// Those that were told to end.
+    stopping: HashSet<ContainerId>,
     /// The oldest reason for an inspect.
     reason_at: Instant,
     /// When they must be told.
@@ -72,6 +75,9 @@ pub(super) struct Following<'a> {
     reasons: HashMap<ContainerId, Reason>,
     /// When each inspect that is under way began.
     under_way: HashMap<ContainerId, Instant>,
+    /// Of those the ones whose process ended meanwhile: what the inspect finds may
+    /// be older than that.
+    outdated: HashSet<ContainerId>,
     found: Option<Found>,
     next_resync: Instant,
     resync_began: SystemTime,
@@ -88,6 +94,7 @@ impl<'a> Following<'a> {
             queue: VecDeque::new(),
             reasons: HashMap::new(),
             under_way: HashMap::new(),
+            outdated: HashSet::new(),
             found: None,
             next_resync,
             resync_began: SystemTime::now(),
@@ -111,10 +118,10 @@ impl<'a> Following<'a> {
             }
             tokio::select! {
                 biased;
+                () = self.events.wait() => self.take_events()?,
                 Some((result, id, reason)) = reads.next(), if !reads.is_empty() => {
                     self.take_read(result, &id, reason)?;
                 }
-                () = self.events.wait() => self.take_events()?,
                 answer = finished(&mut listing), if listing.is_some() => {
                     listing = None;
                     self.take_listing(answer?);
@@ -163,10 +170,25 @@ impl<'a> Following<'a> {
                 || self.watch.inventory.contains(&id)
                 || self.reasons.contains_key(&id)
                 || self.under_way.contains_key(&id);
-            if concerns_us {
-                if let Some(outcome) = touched.died_at.and_then(|at| self.watch.inventory.died(&id, at)) {
-                    self.found(id.clone(), outcome, touched.at, Instant::now());
+            if !concerns_us {
+                continue;
+            }
+            if touched.began {
+                self.watch.inventory.began(&id);
+            }
+            if !touched.signals.is_empty() && self.watch.inventory.signalled(&id, touched.signals, touched.at)
+            {
+                self.found(touched.at, Instant::now()).stopping.insert(id.clone());
+            }
+            if let Some(at) = touched.died_at {
+                if let Some(outcome) = self.watch.inventory.died(&id, at) {
+                    self.found(touched.at, Instant::now()).outcomes.insert(id.clone(), outcome);
                 }
+                if self.under_way.contains_key(&id) {
+                    self.outdated.insert(id.clone());
+                }
+            }
+            if touched.look {
                 self.enqueue(id, Reason { at: touched.at, by_resync: false });
             }
         }
@@ -189,7 +211,10 @@ impl<'a> Following<'a> {
     ) -> Result<(), End> {
         self.under_way.remove(id);
         let now = Instant::now();
+        let outdated = self.outdated.remove(id);
         let outcome = match result {
+            // Another inspect follows.
+            Ok(_) if outdated => None,
             Ok(container) => self.watch.inventory.read(container),
             Err(error) if error.is_not_found() => self.watch.inventory.missing(id),
             Err(error) if error.is_unreachable() => return Err(error.into()),
@@ -207,17 +232,23 @@ impl<'a> Following<'a> {
         if changed && reason.by_resync && !self.reasons.contains_key(id) {
             self.reopen_events(id);
         }
-        self.found(id.clone(), outcome, reason.at, now + GATHER);
+        let tell_by = if matches!(outcome, Outcome::Gone) { now } else { now + GATHER };
+        let found = self.found(reason.at, tell_by);
+        // Whether it is to end is among its facts.
+        if matches!(outcome, Outcome::Changed(_)) {
+            found.stopping.remove(id);
+        }
+        found.outcomes.insert(id.clone(), outcome);
         Ok(())
     }
 
-    /// Keeps an outcome to be told.
-    fn found(&mut self, id: ContainerId, outcome: Outcome, reason_at: Instant, tell_by: Instant) {
-        let new = || Found { outcomes: HashMap::new(), reason_at, tell_by };
+    /// What is to be told, by this time at the latest.
+    fn found(&mut self, reason_at: Instant, tell_by: Instant) -> &mut Found {
+        let new = || Found { outcomes: HashMap::new(), stopping: HashSet::new(), reason_at, tell_by };
         let found = self.found.get_or_insert_with(new);
         found.reason_at = found.reason_at.min(reason_at);
         found.tell_by = found.tell_by.min(tell_by);
-        found.outcomes.insert(id, outcome);
+        found
     }
 
     /// A resync found what no event had told: the stream may be dead while the
@@ -240,10 +271,9 @@ impl<'a> Following<'a> {
                 Outcome::Unreadable(reason) => unreadable.push((id, reason)),
             }
         }
-        let inspected_at = Instant::now();
-        self.watch
-            .tell(Change::Update { changed, gone, unreadable, event_at: found.reason_at, inspected_at })
-            .await
+        let stopping = found.stopping.into_iter().collect();
+        let (event_at, inspected_at) = (found.reason_at, Instant::now());
+        self.watch.tell(Change::Update { changed, stopping, gone, unreadable, event_at, inspected_at }).await
     }
 
     /// Begins a resync.

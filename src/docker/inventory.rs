@@ -1,7 +1,7 @@
 //! What we remember of each container: enough to see that it changed.
 //!
-//! What lives here: fingerprints, which containers can't be read, and what
-//! follows from an inspect or a list. What it must not know: sockets, and when
+//! What lives here: fingerprints, which containers can't be read, which were
+//! told to end, and what follows from an inspect or a list. What it must not know: sockets, and when
 //! a look is taken. The facts themselves are kept once, by whoever receives
 //! the changes.
 
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::convert::Listed;
+use super::signal::Signals;
 use crate::backoff::Backoff;
 use crate::core::container::{Container, ContainerId, Endpoint, Health, RunState};
 
@@ -19,9 +20,12 @@ use crate::core::container::{Container, ContainerId, Endpoint, Health, RunState}
 pub(super) struct Inventory {
     known: HashMap<ContainerId, Known>,
     unreadable: HashMap<ContainerId, Unreadable>,
+    signalled: HashMap<ContainerId, Signalled>,
     fingerprints: Fingerprints,
     floor: Duration,
     ceiling: Duration,
+    /// Who lives on so long after its stop timeout has survived its stop signal.
+    survival: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +36,22 @@ struct Known {
     facts: u64,
     /// Start of its process, seconds since 1970.
     started_at: Option<i64>,
+    /// What was told: that it ends soon.
+    stopping: bool,
+    stop_signal: u8,
+    stop_timeout: Duration,
+}
+
+/// What a container was sent. It is kept until its process has ended, or until
+/// it is clear that it does not end.
+#[derive(Debug, Clone, Copy)]
+struct Signalled {
+    signals: Signals,
+    /// Arrival of the last one.
+    at: Instant,
+    /// When it is to be looked at again; `None` as long as its stop signal and
+    /// timeout are not known.
+    due: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -54,14 +74,17 @@ pub(super) enum Outcome {
 
 impl Inventory {
     /// An empty one; unreadable containers are looked at again after waits
-    /// from `floor` to `ceiling`.
-    pub(super) fn new(floor: Duration, ceiling: Duration) -> Self {
+    /// from `floor` to `ceiling`, and those told to end `survival` after their
+    /// stop timeout.
+    pub(super) fn new(floor: Duration, ceiling: Duration, survival: Duration) -> Self {
         Self {
             known: HashMap::new(),
             unreadable: HashMap::new(),
+            signalled: HashMap::new(),
             fingerprints: Fingerprints(RandomState::new()),
             floor,
             ceiling,
+            survival,
         }
     }
 
@@ -76,7 +99,8 @@ impl Inventory {
     }
 
     /// An inspect succeeded. `None` if that changes nothing.
-    pub(super) fn read(&mut self, container: Container) -> Option<Outcome> {
+    pub(super) fn read(&mut self, mut container: Container) -> Option<Outcome> {
+        self.mark(&mut container);
         if container.run == RunState::Stopped {
             return self.missing(&container.id);
         }
@@ -84,6 +108,9 @@ impl Inventory {
             listed: self.fingerprints.of_container(&container),
             facts: self.fingerprints.of_all(&container),
             started_at: container.started_at,
+            stopping: container.stopping,
+            stop_signal: container.stop_signal,
+            stop_timeout: container.stop_timeout,
         };
         let before = self.known.insert(container.id.clone(), known);
         let was_unreadable = self.unreadable.remove(&container.id).is_some();
@@ -93,9 +120,49 @@ impl Inventory {
     /// The engine knows no such container, or it doesn't run. `None` if it
     /// wasn't known anyway.
     pub(super) fn missing(&mut self, id: &ContainerId) -> Option<Outcome> {
+        self.signalled.remove(id);
         let known = self.known.remove(id).is_some();
         let unreadable = self.unreadable.remove(id).is_some();
         (known || unreadable).then_some(Outcome::Gone)
+    }
+
+    /// Its process was sent signals, at this time. True if that is the first
+    /// that says that it will end: no inspect shows it, so it is to be told.
+    pub(super) fn signalled(&mut self, id: &ContainerId, signals: Signals, at: Instant) -> bool {
+        let new = || Signalled { signals: Signals::default(), at, due: None };
+        let entry = self.signalled.entry(id.clone()).or_insert_with(new);
+        entry.signals.merge(signals);
+        let Some(known) = self.known.get_mut(id) else {
+            // Its first inspect is still to come.
+            entry.at = at;
+            return false;
+        };
+        if signals.end(known.stop_signal) {
+            entry.at = at;
+            entry.due = Some(at + known.stop_timeout + self.survival);
+            return !std::mem::replace(&mut known.stopping, true);
+        }
+        if entry.due.is_none() {
+            self.signalled.remove(id);
+        }
+        false
+    }
+
+    /// A new process began: what was sent to the one before concerns it no more.
+    pub(super) fn began(&mut self, id: &ContainerId) {
+        self.signalled.remove(id);
+    }
+
+    /// Adds to a container's facts what no inspect shows.
+    pub(super) fn mark(&mut self, container: &mut Container) {
+        let Some(entry) = self.signalled.get_mut(&container.id) else { return };
+        let another = self.known.get(&container.id).is_some_and(|k| k.started_at != container.started_at);
+        if another || !entry.signals.end(container.stop_signal) {
+            self.signalled.remove(&container.id);
+            return;
+        }
+        entry.due = Some(entry.at + container.stop_timeout + self.survival);
+        container.stopping = true;
     }
 
     /// An event says that its process ended at this time, in seconds since
@@ -122,20 +189,25 @@ impl Inventory {
         Some(Outcome::Unreadable(reason))
     }
 
-    /// The time of the next look at an unreadable container.
+    /// The time of the next look at a container that is unreadable or should
+    /// have ended by then.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.unreadable.values().map(|entry| entry.due).min()
+        let unreadable = self.unreadable.values().map(|entry| entry.due);
+        unreadable.chain(self.signalled.values().filter_map(|entry| entry.due)).min()
     }
 
-    /// Unreadable containers whose time has come, at most `limit`; each is put
-    /// off until `busy_until`, by when the look at it has an outcome.
+    /// Containers that should have ended by now, and unreadable ones whose time
+    /// has come, at most `limit` of these; each is put off until `busy_until`, by
+    /// when the look at it has an outcome.
     pub(super) fn take_due(&mut self, now: Instant, busy_until: Instant, limit: usize) -> Vec<ContainerId> {
+        let survived = self.signalled.extract_if(|_, entry| entry.due.is_some_and(|due| due <= now));
+        let mut all: Vec<ContainerId> = survived.map(|(id, _)| id).collect();
         let due = self.unreadable.iter_mut().filter(|(_, entry)| entry.due <= now).take(limit);
-        due.map(|(id, entry)| {
+        all.extend(due.map(|(id, entry)| {
             entry.due = busy_until;
             id.clone()
-        })
-        .collect()
+        }));
+        all
     }
 
     /// True if a list shows nothing new of the container.

@@ -40,6 +40,9 @@ pub struct WatchConfig {
     pub backoff_floor: Duration,
     /// Longest wait after a failure.
     pub backoff_ceiling: Duration,
+    /// A container that lives on so long after its stop timeout has survived its
+    /// stop signal, and is taken back.
+    pub survival: Duration,
 }
 
 impl WatchConfig {
@@ -54,6 +57,7 @@ impl WatchConfig {
             concurrency: 16,
             backoff_floor: Duration::from_millis(100),
             backoff_ceiling: Duration::from_secs(10),
+            survival: Duration::from_secs(2),
         }
     }
 }
@@ -84,6 +88,9 @@ pub enum Change {
     Update {
         /// Their facts now.
         changed: Vec<Container>,
+        /// Those that were told to end, just now: nothing else is new of them.
+        /// Comes after `changed`, if one is in both, and before `gone`.
+        stopping: Vec<ContainerId>,
         /// Those that no longer run.
         gone: Vec<ContainerId>,
         /// Those that can't be read, each with the reason; their last known
@@ -105,7 +112,7 @@ pub enum Change {
 /// Keeps one engine's inventory and tells its changes until `shutdown` is
 /// cancelled or nobody listens to `out` any more. Never gives up.
 pub async fn watch(config: WatchConfig, out: mpsc::Sender<Change>, shutdown: CancellationToken) {
-    let inventory = Inventory::new(config.backoff_floor, config.backoff_ceiling);
+    let inventory = Inventory::new(config.backoff_floor, config.backoff_ceiling, config.survival);
     let watch = Watch { config, out, inventory, connected: false };
     shutdown.run_until_cancelled(watch.run()).await;
 }
@@ -201,7 +208,8 @@ impl Watch {
         let mut unreadable = Vec::new();
         while let Some((result, id)) = reads.next().await {
             match result {
-                Ok(container) => {
+                Ok(mut container) => {
+                    self.inventory.mark(&mut container);
                     self.inventory.read(container.clone());
                     if container.run != RunState::Stopped {
                         containers.push(container);

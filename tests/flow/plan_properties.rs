@@ -127,6 +127,13 @@ impl World {
                 self.change(*place, |c| c.run = run);
             }
             Event::Health { place, health } => self.change(*place, |c| c.health = *health),
+            Event::Stopping { place } => {
+                if let Some(container) = self.containers.get_mut(place) {
+                    container.stopping = true;
+                    self.desired.stopping(&container.id);
+                }
+            }
+            Event::Survived { place } => self.change(*place, |c| c.stopping = false),
             Event::Rename { place } => self.change(*place, |c| c.name = format!("{}x", c.name).into()),
             Event::Weight { place, weight } => self.change(*place, |c| {
                 c.labels.insert("hapilot.weight".to_owned(), weight.to_string());
@@ -298,7 +305,7 @@ impl World {
             self.containers.values().filter(|other| Self::ip(other) == Self::ip(container)).count() == 1
         };
         let (blind, seen): (Vec<_>, Vec<_>) =
-            self.containers.iter().partition(|(place, c)| places.contains(*place) && alone(*c));
+            self.containers.iter().partition(|(place, c)| places.contains(*place) && alone(c));
         let blind: BTreeSet<ContainerId> = blind.into_iter().map(|(_, c)| c.id.clone()).collect();
         let seen: Vec<Container> = seen.into_iter().map(|(_, c)| c.clone()).collect();
         // What waits for its deletion may as well stay until more is known.
@@ -394,6 +401,8 @@ impl World {
                 Event::Die { place }
                 | Event::Pause { place, .. }
                 | Event::Health { place, .. }
+                | Event::Stopping { place }
+                | Event::Survived { place }
                 | Event::Rename { place }
                 | Event::Weight { place, .. }
                 | Event::Disconnect { place } => places.extend([*place]),
@@ -503,7 +512,7 @@ impl World {
             let claimants: Vec<_> =
                 self.placed().filter(|(c, _)| self.claims[&c.id].contains(*host)).collect();
             let well = |c: &Container| {
-                c.run == RunState::Running && matches!(c.health, None | Some(Health::Healthy))
+                c.run == RunState::Running && !c.stopping && matches!(c.health, None | Some(Health::Healthy))
             };
             let somebody_well = claimants.iter().any(|(c, _)| well(c));
             for (container, address) in claimants {

@@ -11,19 +11,18 @@ mod haproxy;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use haproxy::{binary, unused_address};
 use hapilot::core::name::{BackendKey, BackendName, ClassName, Host, MapWord, ServerName};
 use hapilot::core::state::{Admin, Backend, Map, Server, State};
 use hapilot::haproxy_config::{
     ConfigPath, ConfigSettings, RenderedConfig, RuntimeSocket, check, install, render,
 };
+use haproxy::{binary, unused_address};
 
 macro_rules! on_every_version {
     ($($test:ident),+ $(,)?) => {

@@ -299,8 +299,8 @@ fn a_hand_on_the_socket_is_undone_on_request_and_by_itself(version: &str) {
         let mut hapilot = scene.attach(&["--resync", resync]);
         hapilot.converge();
         let streaming = Streaming::start(&scene, "a.example");
-        let good = haproxy.servers();
-        let (backend, server) = words(&good[0]).next().unwrap().split_once('/').unwrap();
+        let good = haproxy.servers().into_iter().find(|server| !server.ends_with("maint")).unwrap();
+        let (backend, server) = words(&good).next().unwrap().split_once('/').unwrap();
         let map = scene.dir().join("maps/hosts.map");
         for line in [
             format!("add server {backend}/hand 127.0.0.1:9"),
@@ -321,7 +321,7 @@ fn a_hand_on_the_socket_is_undone_on_request_and_by_itself(version: &str) {
             let servers = haproxy.servers();
             let ready: Vec<&String> = servers.iter().filter(|server| !server.ends_with("maint")).collect();
             let [only] = ready[..] else { return false };
-            words(only).nth(1) == words(&good[0]).nth(1) && haproxy.hosts().len() == 1
+            words(only).nth(1) == words(&good).nth(1) && haproxy.hosts().len() == 1
         });
         hapilot.converge();
         streaming.goes_on();
@@ -557,18 +557,18 @@ fn bad_metadata_is_rejected_and_nothing_else(version: &str) {
         let resyncs = |scene: &Scene| scene.docker.calls().list;
         let now = resyncs(&scene);
         until("resyncs", || resyncs(&scene) > now + 2);
-        let log = hapilot.log();
-        for n in 0..cases.len() {
-            let said = log
+        let text = hapilot.log();
+        for (n, (_, value, _)) in cases.iter().enumerate() {
+            let said = text
                 .lines()
                 .filter(|line| {
                     line.contains(&format!("container=\"bad{n}\""))
                         || line.contains(&format!("container=bad{n} "))
                 })
                 .count();
-            assert!(said <= 1 && (said == 1 || cases[n].1.is_empty()), "bad{n} {said} times in\n{log}");
+            assert!(said <= 1 && (said == 1 || value.is_empty()), "bad{n} {said} times in\n{text}");
         }
-        assert!(!log.chars().any(|c| c.is_control() && c != '\n'), "raw control characters in the log");
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "raw control characters in the log");
         // Not a trace of them in HAProxy nor in its files.
         hapilot.signal("HUP");
         let mut all = haproxy.hosts();
@@ -735,7 +735,7 @@ fn a_haproxy_that_hangs(version: &str) {
 }
 
 fn flood(stream: &mut std::os::unix::net::UnixStream) -> bool {
-    while stream.write_all(&[b'x'; 65_536]).is_ok() {}
+    while stream.write_all(&[b'x'; 16_000]).is_ok() {}
     false
 }
 
@@ -831,7 +831,7 @@ fn a_full_disk(version: &str) {
     small.ended();
     let mut command = Command::new("unshare");
     let script = "cp -a \"$0\" \"$0.old\" && mount -t tmpfs -o size=32k tmpfs \"$0\" && cp -a \"$0.old/.\" \"$0\" && \
-                  (sleep 1000 & echo $! >\"$0.pid\") && exec \"$@\"";
+                  exec \"$@\"";
     command.args(["-m", "sh", "-c", script]).arg(scene.dir()).arg(run.get_program()).args(run.get_args());
     let mut hapilot = scene.launch(command);
     hapilot.until_said("the old configuration is kept");
@@ -842,8 +842,6 @@ fn a_full_disk(version: &str) {
     let inside = format!("/proc/{}/root{}", hapilot.pid(), scene.dir().display());
     let old = fs::read(format!("{}.old/haproxy.cfg", scene.dir().display())).unwrap();
     assert_eq!(fs::read(format!("{inside}/haproxy.cfg")).unwrap(), old, "the old configuration is whole");
-    let keeper = fs::read_to_string(format!("{}.pid", scene.dir().display())).unwrap();
-    signal(keeper.trim().parse().unwrap(), "KILL");
 }
 
 fn sigterm_between_two_starts(version: &str) {

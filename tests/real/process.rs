@@ -9,22 +9,22 @@
 mod haproxy;
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use haproxy::{binary, unused_address};
 use hapilot::core::name::{BackendKey, BackendName, ClassName, Host, MapWord, ServerName};
 use hapilot::core::state::{Admin, Backend, Map, Server, State};
 use hapilot::haproxy_config::{
     CheckError, ConfigPath, ConfigSettings, Identity, InstallError, RuntimeSocket, install, render,
 };
 use hapilot::haproxy_process::{Configure, HaproxyBinary, HowStopped, Launch, StartError, Supervisor};
+use haproxy::{binary, unused_address};
 
 macro_rules! on_every_version {
     ($($test:ident),+ $(,)?) => {

@@ -54,6 +54,14 @@ pub enum Event {
         place: usize,
         health: Option<Health>,
     },
+    /// It is told to end.
+    Stopping {
+        place: usize,
+    },
+    /// It survived that.
+    Survived {
+        place: usize,
+    },
     Rename {
         place: usize,
     },
@@ -145,6 +153,8 @@ pub fn event() -> impl Strategy<Value = Event> {
         1 => (place.clone(), place.clone()).prop_map(|(one, other)| Event::Swap { one, other }),
         2 => (place.clone(), any::<bool>()).prop_map(|(place, paused)| Event::Pause { place, paused }),
         3 => (place.clone(), health).prop_map(|(place, health)| Event::Health { place, health }),
+        3 => place.clone().prop_map(|place| Event::Stopping { place }),
+        1 => place.clone().prop_map(|place| Event::Survived { place }),
         1 => place.clone().prop_map(|place| Event::Rename { place }),
         1 => (place.clone(), 0..=256u16).prop_map(|(place, weight)| Event::Weight { place, weight }),
         1 => place.prop_map(|place| Event::Disconnect { place }),

@@ -210,3 +210,33 @@ fn containers_with_equal_short_identifiers_stand_beside_each_other() {
         assert_eq!(served(&newcomer(&left, &twins, &[], version)), both, "{present} stand already");
     }
 }
+
+/// The states of a host's servers, by the container's number.
+fn states(desired: &Desired, host: &str) -> Vec<(usize, Admin)> {
+    let backend = desired.state().map_value(Map::Hosts, host).unwrap();
+    let servers = &desired.state().backends.get(backend.as_str()).unwrap().servers;
+    let number = |name| claim::id_of_server(name).unwrap().parse().unwrap();
+    servers.iter().map(|(name, server)| (number(name), server.admin)).collect()
+}
+
+#[test]
+fn who_was_told_to_end_takes_no_new_traffic_as_long_as_there_is_a_better_one() {
+    let mut two = container(2, "a", "web", 2);
+    let mut desired = desired(HaproxyPlace::Host, &[container(1, "a", "web", 1), two.clone()]);
+    let mut after = |what: &dyn Fn(&mut Desired)| {
+        what(&mut desired);
+        desired.compute(&Observed::default());
+        states(&desired, "a.example")
+    };
+    use Admin::{Drain, Ready};
+    assert_eq!(after(&|d| d.stopping(&id(1))), [(1, Drain), (2, Ready)]);
+    // Nobody is better any more: who still answers is asked.
+    assert_eq!(after(&|d| d.stopping(&id(2))), [(1, Ready), (2, Ready)]);
+    assert_eq!(after(&|d| d.remove(&id(1))), [(2, Ready)]);
+    // Its replacement starts.
+    assert_eq!(after(&|d| d.set(container(3, "a", "web", 3))), [(2, Drain), (3, Ready)]);
+    // It survived.
+    two.stopping = false;
+    assert_eq!(after(&|d| d.set(two.clone())), [(2, Ready), (3, Ready)]);
+    assert_eq!(after(&|d| d.stopping(&id(9))), [(2, Ready), (3, Ready)], "nobody knows it");
+}

@@ -27,6 +27,8 @@ pub struct FakeContainer {
     pub network_mode: String,
     /// Seconds since 1970.
     pub started_at: u64,
+    /// Name of the stop signal and seconds until it is killed, where they are said.
+    pub stop: Option<(String, i64)>,
 }
 
 impl FakeContainer {
@@ -43,6 +45,7 @@ impl FakeContainer {
             status: "running".into(),
             network_mode: "default".into(),
             started_at: 1_700_000_000,
+            stop: None,
         }
     }
 
@@ -91,6 +94,12 @@ impl FakeContainer {
     /// With this network mode.
     pub fn network_mode(mut self, mode: &str) -> Self {
         self.network_mode = mode.into();
+        self
+    }
+
+    /// Stopped with this signal; killed so many seconds later.
+    pub fn stop(mut self, signal: &str, timeout: i64) -> Self {
+        self.stop = Some((signal.into(), timeout));
         self
     }
 
@@ -161,6 +170,10 @@ impl FakeContainer {
         answer["Config"]["ExposedPorts"] = if exposed.is_empty() { Value::Null } else { exposed.into() };
         answer["Config"]["Env"] = json!(env);
         answer["Config"]["Labels"] = json!(self.labels);
+        if let Some((signal, timeout)) = &self.stop {
+            answer["Config"]["StopSignal"] = json!(signal);
+            answer["Config"]["StopTimeout"] = json!(timeout);
+        }
         answer["NetworkSettings"]["Networks"] = self.endpoints();
         answer
     }

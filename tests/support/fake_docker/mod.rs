@@ -263,9 +263,16 @@ impl FakeDocker {
         }
     }
 
+    /// `docker kill --signal`, or the first half of `docker stop`; what its process
+    /// does about it is another matter.
+    pub fn signal(&self, id: &str, signal: &str) {
+        let actor = json!({"ID": id, "Attributes": {"image": "fake:latest", "signal": signal}});
+        Self::send(&mut self.shared.lock(), "container", "kill", &actor);
+    }
+
     /// `docker stop`.
     pub fn stop(&self, id: &str) {
-        self.container_event(id, "kill");
+        self.signal(id, "15");
         self.die(id);
         self.container_event(id, "stop");
     }
