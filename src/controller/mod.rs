@@ -274,14 +274,16 @@ impl Controller {
             self.reconcile.desired_mut().set(container);
             self.wake = true;
         }
-        if self.link.is_none() && self.listed && std::mem::take(&mut self.wake) {
-            self.suppose();
-        }
-        self.write_files(now).await;
-        if self.link.is_none() && self.attempt.is_none() && self.running && now >= self.due.connect {
-            let address = self.config.runtime_api.clone();
-            let attempt = async move { Client::connect(&address, Timeouts::default()).await };
-            self.attempt = Some(AbortOnDropHandle::new(tokio::spawn(attempt)));
+        if self.link.is_none() {
+            if self.listed && std::mem::take(&mut self.wake) {
+                self.suppose();
+            }
+            self.write_files(now).await;
+            if self.attempt.is_none() && self.running && now >= self.due.connect {
+                let address = self.config.runtime_api.clone();
+                let attempt = async move { Client::connect(&address, Timeouts::default()).await };
+                self.attempt = Some(AbortOnDropHandle::new(tokio::spawn(attempt)));
+            }
         }
         if self.link.is_some() {
             if now >= self.due.resync {
@@ -292,6 +294,11 @@ impl Controller {
             }
             if self.listed && (self.wake || self.due.turn.is_some_and(|due| now >= due)) {
                 self.turn().await;
+            }
+            // After the turn: what was read from HAProxy a moment ago may have
+            // begun the desired state anew, and only the turn completes it.
+            if self.link.is_some() {
+                self.write_files(now).await;
             }
         }
     }
