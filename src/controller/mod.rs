@@ -295,6 +295,11 @@ impl Controller {
             if self.listed && (self.wake || self.due.turn.is_some_and(|due| now >= due)) {
                 self.turn().await;
             }
+            // After the turn: what was read from HAProxy a moment ago may have
+            // begun the desired state anew, and only the turn completes it.
+            if self.link.is_some() {
+                self.write_files(now).await;
+            }
         }
         // Until its turn is over, the desired state of a new connection (or of a
         // reading that brought news) is behind, and at first empty.

@@ -103,7 +103,9 @@ mod tests {
     fn what_ends_a_process() {
         let set = |numbers: &[u8]| {
             let mut signals = Signals::default();
-            numbers.iter().for_each(|number| signals.add(*number));
+            for number in numbers {
+                signals.add(*number);
+            }
             signals
         };
         assert!(set(&[15]).end(15) && set(&[9]).end(15) && set(&[1, 64]).end(64));

@@ -17,12 +17,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[path = "../support/engine.rs"]
 mod engine;
 
-use engine::{SAMPLE, Share, eventually, free_port, get, haproxy_pid, kill, said, served};
+use engine::{SAMPLE, Share, Visitor, eventually, free_port, get, haproxy_pid, kill, said, served};
 
 /// The two services that the address goes to and fro between.
 const HOSTS: [&str; 2] = ["one.reuse.example", "two.reuse.example"];
@@ -30,6 +30,9 @@ const HOSTS: [&str; 2] = ["one.reuse.example", "two.reuse.example"];
 const VISITORS: usize = 4;
 /// How often the address changes hands for each way to end.
 const ROUNDS: usize = 6;
+
+/// A test that waits longer than this has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// hapilot on the host, `HAProxy` as its child.
 struct Spawned {
@@ -162,19 +165,16 @@ fn no_visitor_of_one_reaches_the_other_who_has_its_address_now() {
 
     docker.run(&["start", &movers[0]]);
     let mut turns = 0;
-    for end in ["stop", "kill?signal=KILL", "restart-of-the-other"] {
+    for end in ["stop", "kill?signal=KILL", "stop?t=0"] {
         for _ in 0..ROUNDS {
             let (old, new) = (movers[turns % 2].clone(), movers[(turns + 1) % 2].clone());
             is_answered_by(spawned.http, HOSTS[turns % 2], &old);
-            let ending = std::thread::spawn(move || match end {
-                "restart-of-the-other" => post(&format!("/containers/{old}/stop?t=0")),
-                _ => post(&format!("/containers/{old}/{end}")),
-            });
+            let ending = std::thread::spawn(move || post(&format!("/containers/{old}/{end}")));
             // The address is in use until the engine gives it free.
-            eventually("the other one has the address", || {
-                let status = post(&format!("/containers/{new}/start"));
-                matches!(status, 204 | 304).then_some(()).ok_or(status.to_string())
-            });
+            let deadline = Instant::now() + PATIENCE;
+            while !matches!(post(&format!("/containers/{new}/start")), 204 | 304) {
+                assert!(Instant::now() < deadline, "the address is never given free");
+            }
             assert_eq!(ending.join().unwrap(), 204);
             turns += 1;
         }
@@ -201,4 +201,42 @@ fn is_answered_by(address: SocketAddr, host: &str, backend: &str) {
         let answer = get(address, host, "/").map_err(|error| error.to_string())?;
         (answer.backend == backend).then_some(()).ok_or_else(|| format!("{answer:?}"))
     });
+}
+
+#[test]
+fn one_that_restarts_again_and_again_is_held_back_and_nobody_else_notices() {
+    let spawned = Spawned::new("crash-loop");
+    spawned.share.serve("well", "bridge", "well.reuse.example");
+    served(spawned.http, "well.reuse.example");
+    let visitor = Visitor::of(spawned.http, "well.reuse.example");
+    let name = spawned.share.named("ill");
+    let mark = spawned.share.mark();
+    spawned.share.docker.run(&[
+        "run",
+        "--detach",
+        "--name",
+        &name,
+        "--label",
+        &mark,
+        "--restart",
+        "always",
+        "--env",
+        "VIRTUAL_HOST=ill.reuse.example",
+        "--entrypoint",
+        "sleep",
+        SAMPLE,
+        "0.7",
+    ]);
+    let status = || {
+        let mut status = Command::new(env!("CARGO_BIN_EXE_hapilot"));
+        said(&status.args(["status", "--json", "--dir"]).arg(&spawned.dir).output().unwrap())
+    };
+    eventually("it is held back", || {
+        let status = status()?;
+        let held = status.contains("restarts again and again") && status.contains(&name);
+        held.then_some(()).ok_or(status)
+    });
+    visitor.noticed_nothing();
+    let log = std::fs::read_to_string(spawned.dir.join("log")).unwrap();
+    assert_eq!(log.matches("held back").count(), 1, "{log}");
 }

@@ -3,6 +3,8 @@
 //!
 //! Random histories are in `tests/flow/plan_properties.rs`.
 
+use Admin::{Drain, Ready};
+
 use super::*;
 use crate::core::command::Version;
 
@@ -228,7 +230,6 @@ fn who_was_told_to_end_takes_no_new_traffic_as_long_as_there_is_a_better_one() {
         desired.compute(&Observed::default());
         states(&desired, "a.example")
     };
-    use Admin::{Drain, Ready};
     assert_eq!(after(&|d| d.stopping(&id(1))), [(1, Drain), (2, Ready)]);
     // Nobody is better any more: who still answers is asked.
     assert_eq!(after(&|d| d.stopping(&id(2))), [(1, Ready), (2, Ready)]);
