@@ -301,11 +301,6 @@ impl Controller {
                 self.write_files(now).await;
             }
         }
-        // Until its turn is over, the desired state of a new connection (or of a
-        // reading that brought news) is behind, and at first empty.
-        if self.link.is_some() {
-            self.write_files(now).await;
-        }
     }
 
     /// While HAProxy is away: what should it start with?
