@@ -15,7 +15,8 @@ pidfile=$state/dockerd.pid
 
 started_here() {
     local pid
-    [[ -e $pidfile ]] && pid=$(cat "$pidfile") && [[ $(cat "/proc/$pid/comm" 2>/dev/null) == dockerd ]]
+    # One that was killed and not yet reaped still has its name, but no program any more.
+    [[ -e $pidfile ]] && pid=$(cat "$pidfile") && [[ $(readlink "/proc/$pid/exe") == */dockerd ]]
 }
 
 wait_for_engine() { # SECONDS
@@ -57,6 +58,8 @@ start_engine() {
         systemctl start docker || fail "docker.service does not start (journalctl -u docker)"
     elif ! started_here; then
         mkdir -p "$state"
+        # dockerd takes the number of a killed one that is not yet reaped for a running engine.
+        rm -f "$pidfile"
         say "starting $dockerd by hand (log: $log)"
         setsid nohup "$dockerd" --pidfile "$pidfile" </dev/null >>"$log" 2>&1 &
     fi
