@@ -58,8 +58,8 @@ start_engine() {
         systemctl start docker || fail "docker.service does not start (journalctl -u docker)"
     elif ! started_here; then
         mkdir -p "$state"
-        # dockerd takes the number of a killed one that is not yet reaped for a running engine.
-        rm -f "$pidfile"
+        # A killed one that is not yet reaped would be taken for one that runs; so would its containerd.
+        rm -f "$pidfile" /var/run/docker/containerd/containerd.pid
         say "starting $dockerd by hand (log: $log)"
         setsid nohup "$dockerd" --pidfile "$pidfile" </dev/null >>"$log" 2>&1 &
     fi
