@@ -18,12 +18,11 @@ use hyper::Request;
 
 use super::address::DockerAddress;
 use super::array::ArraySplitter;
-use super::convert::{self, Listed, Sight};
+use super::convert::{self, Listed};
 use super::error::DockerError;
 use super::networks::Networks;
 use super::transport::Transport;
 use crate::core::container::{Container, ContainerId};
-use crate::core::endpoint::Vantage;
 
 /// Running and paused containers: `{"status":["running","paused"]}`.
 const LIST: &str = "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%2C%22paused%22%5D%7D";
@@ -31,9 +30,6 @@ const LIST: &str = "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%
 const NETWORKS: &str = "/networks";
 /// How much of an error's body is read.
 const ERROR_BODY: usize = 64 << 10;
-/// How many containers may each share the network of the next.
-const SIGHT_HOPS: usize = 8;
-
 /// How long each kind of call may take, answer included.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadlines {
@@ -172,19 +168,6 @@ impl DockerClient {
             Ok(result) => result,
             Err(_) => Err(DockerError::Timeout { what: "list".into(), after }),
         }
-    }
-
-    /// From where the container `id` (HAProxy's own) reaches others; follows
-    /// `container:` modes.
-    pub async fn vantage_of(&self, id: &ContainerId) -> Result<Vantage, DockerError> {
-        let mut id = id.clone();
-        for _ in 0..SIGHT_HOPS {
-            match convert::sight(&self.inspect(&id).await?) {
-                Sight::From(vantage) => return Ok(vantage),
-                Sight::SameAs(other) => id = other,
-            }
-        }
-        Err(DockerError::garbage(format!("inspect of {id}"), "the network modes go round in a circle"))
     }
 
     /// The engine's events, unread: nothing is sent before the first poll.
