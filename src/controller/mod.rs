@@ -543,6 +543,10 @@ impl Controller {
                 debug!(engine_version, api_version, "connected to Docker");
                 self.docker.connected(engine_version);
             }
+            Change::Swarm { error } => {
+                self.metrics.error_if(error.is_some());
+                self.docker.swarm(error);
+            }
             Change::Disconnected { error } => {
                 self.metrics.error(ErrorKind::Docker);
                 self.docker.failed(error);

@@ -5,15 +5,18 @@
 //! used for.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use bollard::errors::Error as BollardError;
 use bollard::models::{ContainerSummary, EventMessage};
 use bollard::query_parameters::{EventsOptions, InspectContainerOptions};
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::Request;
+use hyper::body::Incoming;
 
 use super::address::DockerAddress;
 use super::array::ArraySplitter;
@@ -25,8 +28,8 @@ use crate::core::endpoint::Vantage;
 
 /// Running and paused containers: `{"status":["running","paused"]}`.
 const LIST: &str = "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%2C%22paused%22%5D%7D";
-/// How much of an error's body is read.
-const ERROR_BODY: usize = 64 << 10;
+/// How much is read of a body that is not taken apart while it arrives.
+const SMALL_BODY: usize = 1 << 20;
 /// How many containers may each share the network of the next.
 const SIGHT_HOPS: usize = 8;
 
@@ -124,11 +127,7 @@ impl DockerClient {
         &self,
         each: impl FnMut(Result<Listed, Option<ContainerId>>),
     ) -> Result<(), DockerError> {
-        let after = self.deadlines.list;
-        match tokio::time::timeout(after, self.read_list(each)).await {
-            Ok(result) => result,
-            Err(_) => Err(DockerError::Timeout { what: "list".into(), after }),
-        }
+        self.in_time("list", self.deadlines.list, self.read_list(each)).await
     }
 
     /// From where the container `id` (HAProxy's own) reaches others; follows
@@ -183,32 +182,82 @@ impl DockerClient {
         &self,
         mut each: impl FnMut(Result<Listed, Option<ContainerId>>),
     ) -> Result<(), DockerError> {
-        const WHAT: &str = "list";
-        let request = Request::get(format!("{}{LIST}", self.transport.base()))
+        self.read_array("list", LIST, |element| each(read_element(element))).await
+    }
+
+    /// Reads an array and calls `each` for every element of it while it arrives.
+    async fn read_array(
+        &self,
+        what: &str,
+        path: &str,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), DockerError> {
+        let mut body = self.get(what, path).await?;
+        let mut splitter = ArraySplitter::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame
+                .map_err(|error| DockerError::Broken { what: what.into(), reason: error.to_string() })?;
+            let Some(bytes) = frame.data_ref() else { continue };
+            splitter.feed(bytes, &mut each).map_err(|error| DockerError::garbage(what, error))?;
+        }
+        splitter.finish().map_err(|error| DockerError::garbage(what, error))
+    }
+
+    /// The body of an answer of success.
+    async fn get(&self, what: &str, path: &str) -> Result<Incoming, DockerError> {
+        let request = Request::get(format!("{}{path}", self.transport.base()))
             .body(Either::Left(Full::default()))
-            .map_err(|error| DockerError::garbage(WHAT, error))?;
+            .map_err(|error| DockerError::garbage(what, error))?;
         let response = self
             .transport
             .send(request)
             .await
-            .map_err(|error| DockerError::transport(&self.address, WHAT, &error))?;
-        let (head, mut body) = response.into_parts();
-        if !head.status.is_success() {
-            let read =
-                Limited::new(body, ERROR_BODY).collect().await.map(http_body_util::Collected::to_bytes);
-            let text = read.unwrap_or_default();
-            return Err(DockerError::status(WHAT, head.status.as_u16(), &String::from_utf8_lossy(&text)));
+            .map_err(|error| DockerError::transport(&self.address, what, &error))?;
+        let (head, body) = response.into_parts();
+        if head.status.is_success() {
+            return Ok(body);
         }
-        let mut splitter = ArraySplitter::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame
-                .map_err(|error| DockerError::Broken { what: WHAT.into(), reason: error.to_string() })?;
-            let Some(bytes) = frame.data_ref() else { continue };
-            splitter
-                .feed(bytes, |element| each(read_element(element)))
-                .map_err(|error| DockerError::garbage(WHAT, error))?;
+        let read = Limited::new(body, SMALL_BODY).collect().await.map(http_body_util::Collected::to_bytes);
+        let text = String::from_utf8_lossy(&read.unwrap_or_default()).into_owned();
+        Err(DockerError::status(what, head.status.as_u16(), &text))
+    }
+
+    /// What the engine says about itself: the bytes of its `/info`.
+    pub(super) async fn info(&self) -> Result<Bytes, DockerError> {
+        self.in_time("info", self.deadlines.inspect, async {
+            let body = Limited::new(self.get("info", "/info").await?, SMALL_BODY);
+            match body.collect().await {
+                Ok(body) => Ok(body.to_bytes()),
+                Err(error) => {
+                    Err(DockerError::Broken { what: "info".into(), reason: super::error::shown(&error.to_string()) })
+                }
+            }
+        })
+        .await
+    }
+
+    /// Calls `each` for every element of what a manager answers to `/{kind}`
+    /// (`services`, `nodes`, `tasks`) with these filters.
+    pub(super) async fn swarm(
+        &self,
+        kind: &'static str,
+        filters: &[(&str, Vec<&str>)],
+        each: impl FnMut(&[u8]),
+    ) -> Result<(), DockerError> {
+        let path = if filters.is_empty() { format!("/{kind}") } else { format!("/{kind}?filters={}", encoded(filters)) };
+        self.in_time(kind, self.deadlines.inspect, self.read_array(kind, &path, each)).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        what: &str,
+        after: Duration,
+        call: impl Future<Output = Result<T, DockerError>>,
+    ) -> Result<T, DockerError> {
+        match tokio::time::timeout(after, call).await {
+            Ok(result) => result,
+            Err(_) => Err(DockerError::Timeout { what: what.into(), after }),
         }
-        splitter.finish().map_err(|error| DockerError::garbage(WHAT, error))
     }
 
     async fn call<T>(
@@ -239,6 +288,22 @@ fn read_element(element: &[u8]) -> Result<Listed, Option<ContainerId>> {
         tracing::warn!(error, "an element of Docker's list can't be read");
         serde_json::from_slice::<OnlyId>(element).ok().and_then(|element| ContainerId::new(&element.id))
     })
+}
+
+/// Filters as a part of a query.
+fn encoded(filters: &[(&str, Vec<&str>)]) -> String {
+    let filters: HashMap<&str, &Vec<&str>> = filters.iter().map(|(key, values)| (*key, values)).collect();
+    let json = serde_json::to_string(&filters).unwrap_or_default();
+    let mut text = String::with_capacity(json.len() * 2);
+    for byte in json.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a text never fails.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
 }
 
 /// A call's name, built only if an error needs it.

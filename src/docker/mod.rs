@@ -19,6 +19,7 @@ mod array;
 mod follow;
 mod inventory;
 mod signal;
+mod swarm;
 mod transport;
 
 pub use address::{DockerAddress, TlsMaterial};
