@@ -544,7 +544,9 @@ impl Controller {
                 self.docker.connected(engine_version);
             }
             Change::Swarm { error } => {
-                self.metrics.error_if(error.is_some());
+                if error.is_some() {
+                    self.metrics.error(ErrorKind::Docker);
+                }
                 self.docker.swarm(error);
             }
             Change::Disconnected { error } => {

@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bollard::errors::Error as BollardError;
-use bollard::models::{ContainerSummary, EventMessage};
+use bollard::models::{ContainerSummary, EventMessage, Network};
 use bollard::query_parameters::{EventsOptions, InspectContainerOptions};
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use bytes::Bytes;
@@ -22,12 +23,15 @@ use super::address::DockerAddress;
 use super::array::ArraySplitter;
 use super::convert::{self, Listed, Sight};
 use super::error::DockerError;
+use super::networks::Networks;
 use super::transport::Transport;
 use crate::core::container::{Container, ContainerId};
 use crate::core::endpoint::Vantage;
 
 /// Running and paused containers: `{"status":["running","paused"]}`.
 const LIST: &str = "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%2C%22paused%22%5D%7D";
+/// All networks, without who stands on them.
+const NETWORKS: &str = "/networks";
 /// How much is read of a body that is not taken apart while it arrives.
 const SMALL_BODY: usize = 1 << 20;
 /// How many containers may each share the network of the next.
@@ -44,6 +48,8 @@ pub struct Deadlines {
     pub inspect: Duration,
     /// One list. A busy engine needs seconds for 10,000 containers.
     pub list: Duration,
+    /// One list of networks: short, because an inspect may wait for it.
+    pub networks: Duration,
 }
 
 impl Default for Deadlines {
@@ -53,6 +59,7 @@ impl Default for Deadlines {
             ping: Duration::from_secs(5),
             inspect: Duration::from_secs(5),
             list: Duration::from_secs(30),
+            networks: Duration::from_secs(1),
         }
     }
 }
@@ -73,6 +80,7 @@ pub struct DockerClient {
     transport: Transport,
     address: String,
     deadlines: Deadlines,
+    networks: Arc<Networks>,
 }
 
 impl DockerClient {
@@ -101,7 +109,7 @@ impl DockerClient {
             API_DEFAULT_VERSION,
         )
         .map_err(|error| DockerError::bollard(&address, "connect", deadlines.connect, &error))?;
-        let client = Self { docker, transport, address, deadlines };
+        let client = Self { docker, transport, address, deadlines, networks: Arc::default() };
         let engine = client.negotiate().await?;
         client.transport.set_version(&engine.api_version);
         Ok((client, engine))
@@ -117,7 +125,38 @@ impl DockerClient {
         let what = || format!("inspect of {id}");
         let call = self.docker.inspect_container(id.as_str(), None::<InspectContainerOptions>);
         let answer = self.call(what, self.deadlines.inspect, call).await?;
-        convert::container(answer).map_err(|error| DockerError::garbage(what(), error))
+        let mut container =
+            convert::container(answer).map_err(|error| DockerError::garbage(what(), error))?;
+        self.learn_networks(&self.networks.unknown(&container, Instant::now())).await;
+        self.networks.complete(&mut container);
+        Ok(container)
+    }
+
+    /// Asks about all networks, so that not every inspect has to.
+    pub(super) async fn learn_all_networks(&self) {
+        self.ask_networks(NETWORKS.to_owned()).await;
+    }
+
+    async fn learn_networks(&self, ids: &[String]) {
+        // Identifiers are the engine's own words; others are not put into a path.
+        let plain = |id: &&String| id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let quoted: Vec<String> = ids.iter().filter(plain).map(|id| format!("%22{id}%22")).collect();
+        if !quoted.is_empty() {
+            self.ask_networks(format!("{NETWORKS}?filters=%7B%22id%22%3A%5B{}%5D%7D", quoted.join("%2C")))
+                .await;
+        }
+    }
+
+    /// An engine that does not tell is no reason to do without its containers.
+    async fn ask_networks(&self, path: String) {
+        let each = |element: &[u8]| match serde_json::from_slice::<Network>(element) {
+            Ok(network) => self.networks.told(&network),
+            Err(error) => tracing::debug!(%error, "an element of the list of networks can't be read"),
+        };
+        let list = self.read_array("networks", &path, each);
+        if let Err(error) = in_time("networks", self.deadlines.networks, list).await {
+            tracing::debug!(engine = self.address, %error, "the engine does not tell about its networks");
+        }
     }
 
     /// Calls `each` for every running or paused container, while the list
@@ -125,9 +164,10 @@ impl DockerClient {
     /// identifier is handed on, and not even that if it has none.
     pub async fn list(
         &self,
-        each: impl FnMut(Result<Listed, Option<ContainerId>>),
+        mut each: impl FnMut(Result<Listed, Option<ContainerId>>),
     ) -> Result<(), DockerError> {
-        self.in_time("list", self.deadlines.list, self.read_list(each)).await
+        let list = self.read_array("list", LIST, |element| each(read_element(element)));
+        in_time("list", self.deadlines.list, list).await
     }
 
     /// From where the container `id` (HAProxy's own) reaches others; follows
@@ -178,17 +218,10 @@ impl DockerClient {
         })
     }
 
-    async fn read_list(
-        &self,
-        mut each: impl FnMut(Result<Listed, Option<ContainerId>>),
-    ) -> Result<(), DockerError> {
-        self.read_array("list", LIST, |element| each(read_element(element))).await
-    }
-
-    /// Reads an array and calls `each` for every element of it while it arrives.
+    /// Calls `each` with the text of every element of an array, while it arrives.
     async fn read_array(
         &self,
-        what: &str,
+        what: &'static str,
         path: &str,
         mut each: impl FnMut(&[u8]),
     ) -> Result<(), DockerError> {
@@ -204,7 +237,7 @@ impl DockerClient {
     }
 
     /// The body of an answer of success.
-    async fn get(&self, what: &str, path: &str) -> Result<Incoming, DockerError> {
+    async fn get(&self, what: &'static str, path: &str) -> Result<Incoming, DockerError> {
         let request = Request::get(format!("{}{path}", self.transport.base()))
             .body(Either::Left(Full::default()))
             .map_err(|error| DockerError::garbage(what, error))?;
@@ -218,46 +251,34 @@ impl DockerClient {
             return Ok(body);
         }
         let read = Limited::new(body, SMALL_BODY).collect().await.map(http_body_util::Collected::to_bytes);
-        let text = String::from_utf8_lossy(&read.unwrap_or_default()).into_owned();
-        Err(DockerError::status(what, head.status.as_u16(), &text))
+        let text = read.unwrap_or_default();
+        Err(DockerError::status(what, head.status.as_u16(), &String::from_utf8_lossy(&text)))
     }
 
-    /// What the engine says about itself: the bytes of its `/info`.
+    /// What the engine says about itself, unread.
     pub(super) async fn info(&self) -> Result<Bytes, DockerError> {
-        self.in_time("info", self.deadlines.inspect, async {
+        let broken = |reason: String| DockerError::Broken { what: "info".into(), reason };
+        in_time("info", self.deadlines.inspect, async {
             let body = Limited::new(self.get("info", "/info").await?, SMALL_BODY);
-            match body.collect().await {
-                Ok(body) => Ok(body.to_bytes()),
-                Err(error) => {
-                    Err(DockerError::Broken { what: "info".into(), reason: super::error::shown(&error.to_string()) })
-                }
-            }
+            let body = body.collect().await.map_err(|error| broken(super::error::shown(&error.to_string())))?;
+            Ok(body.to_bytes())
         })
         .await
     }
 
-    /// Calls `each` for every element of what a manager answers to `/{kind}`
-    /// (`services`, `nodes`, `tasks`) with these filters.
+    /// Calls `each` with the text of every element that a manager tells of a
+    /// kind (`services`, `nodes`, `tasks`) with these filters.
     pub(super) async fn swarm(
         &self,
         kind: &'static str,
         filters: &[(&str, Vec<&str>)],
         each: impl FnMut(&[u8]),
     ) -> Result<(), DockerError> {
-        let path = if filters.is_empty() { format!("/{kind}") } else { format!("/{kind}?filters={}", encoded(filters)) };
-        self.in_time(kind, self.deadlines.inspect, self.read_array(kind, &path, each)).await
-    }
-
-    async fn in_time<T>(
-        &self,
-        what: &str,
-        after: Duration,
-        call: impl Future<Output = Result<T, DockerError>>,
-    ) -> Result<T, DockerError> {
-        match tokio::time::timeout(after, call).await {
-            Ok(result) => result,
-            Err(_) => Err(DockerError::Timeout { what: what.into(), after }),
-        }
+        let path = match filters {
+            [] => format!("/{kind}"),
+            _ => format!("/{kind}?filters={}", encoded(filters)),
+        };
+        in_time(kind, self.deadlines.inspect, self.read_array(kind, &path, each)).await
     }
 
     async fn call<T>(
@@ -288,6 +309,18 @@ fn read_element(element: &[u8]) -> Result<Listed, Option<ContainerId>> {
         tracing::warn!(error, "an element of Docker's list can't be read");
         serde_json::from_slice::<OnlyId>(element).ok().and_then(|element| ContainerId::new(&element.id))
     })
+}
+
+/// What `call` comes to within this time.
+async fn in_time<T>(
+    what: &str,
+    after: Duration,
+    call: impl Future<Output = Result<T, DockerError>>,
+) -> Result<T, DockerError> {
+    match tokio::time::timeout(after, call).await {
+        Ok(result) => result,
+        Err(_) => Err(DockerError::Timeout { what: what.into(), after }),
+    }
 }
 
 /// Filters as a part of a query.

@@ -6,17 +6,18 @@
 //! Only the fields that are used are read: a task is 2 to 4 kB of JSON, and a
 //! list of a thousand may come twice a second.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::super::convert::{LONGEST_STOP, our_env, our_labels, unix_seconds};
+use super::super::convert::{LONGEST_STOP, network_kind, our_env, our_labels, unix_seconds};
 use super::super::signal;
 use crate::core::container::{
-    Container, ContainerId, Endpoint, Health, NetworkMode, RunState, SIGTERM, STOP_TIMEOUT,
+    Container, ContainerId, Endpoint, Health, Network, NetworkMode, PublishedPort, RunState, SIGTERM,
+    STOP_TIMEOUT,
 };
 
 /// Swarm's name for a service, a node or a task: 1 to 64 letters and digits.
@@ -77,6 +78,8 @@ pub(super) struct Node {
     pub(super) id: SwarmId,
     /// The managers have lost sight of it.
     pub(super) down: bool,
+    /// Where the others find it.
+    pub(super) address: Option<IpAddr>,
 }
 
 /// What Swarm wants of a task.
@@ -110,8 +113,9 @@ pub(super) struct Task {
     pub(super) node: Option<SwarmId>,
     pub(super) wish: Wish,
     pub(super) stage: Stage,
-    /// Its container's facts, but for the service's part in them; a name lacks
-    /// the service's.
+    /// Its container's facts, but for what its service and its node have to add:
+    /// the first part of its name, labels, exposed ports; the host's address of
+    /// published ports.
     pub(super) container: Container,
 }
 
@@ -191,6 +195,18 @@ struct PortAnswer {
     protocol: String,
     #[serde(default)]
     target_port: u64,
+    #[serde(default)]
+    published_port: u64,
+    #[serde(default)]
+    publish_mode: String,
+}
+
+impl PortAnswer {
+    /// The port on which the container listens, if it is a TCP port.
+    fn target(&self) -> Option<u16> {
+        let port = u16::try_from(self.target_port).ok()?;
+        (self.protocol == "tcp" && port != 0).then_some(port)
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -225,13 +241,8 @@ pub(super) fn service(element: &[u8]) -> Result<Service, String> {
         || !our_labels(inner.labels.unwrap_or_default()).is_empty()
         || !our_env(inner.env.unwrap_or_default()).is_empty();
     let published = answer.endpoint.and_then(|endpoint| endpoint.ports).unwrap_or_default();
-    let mut ports: Vec<u16> = published
-        .iter()
-        .filter(|port| port.protocol == "tcp")
-        .filter_map(|port| u16::try_from(port.target_port).ok().filter(|port| *port != 0))
-        .collect();
-    ports.sort_unstable();
-    ports.dedup();
+    let ports: BTreeSet<u16> = published.iter().filter_map(PortAnswer::target).collect();
+    let ports = ports.into_iter().collect();
     Ok(Service { id, name: answer.spec.name.into(), labels, speaks, ports, ended: false })
 }
 
@@ -241,20 +252,34 @@ struct NodeAnswer {
     #[serde(rename = "ID")]
     id: String,
     status: Option<NodeStatus>,
+    manager_status: Option<ManagerStatus>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct NodeStatus {
+    state: String,
+    addr: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct NodeStatus {
+struct ManagerStatus {
     #[serde(default)]
-    state: String,
+    addr: String,
 }
 
 /// The node in one element of `/nodes`.
 pub(super) fn node(element: &[u8]) -> Result<Node, String> {
     let answer: NodeAnswer = serde_json::from_slice(element).map_err(|error| error.to_string())?;
     let id = SwarmId::new(&answer.id).ok_or("a node's `ID` is not an identifier")?;
-    Ok(Node { id, down: answer.status.is_some_and(|status| status.state == "down") })
+    let status = answer.status.unwrap_or_default();
+    // A manager's own address may be said to be 0.0.0.0 or 127.0.0.1: those are
+    // of no use elsewhere.
+    let manager = answer.manager_status.and_then(|status| status.addr.parse::<SocketAddr>().ok());
+    let address = manager.map(|address| address.ip()).or_else(|| status.addr.parse().ok());
+    let address = address.filter(|address| !address.is_unspecified() && !address.is_loopback());
+    Ok(Node { id, down: status.state == "down", address })
 }
 
 #[derive(Deserialize)]
@@ -280,6 +305,7 @@ struct TaskStatus {
     timestamp: String,
     state: String,
     container_status: Option<ContainerStatusAnswer>,
+    port_status: Option<EndpointAnswer>,
 }
 
 #[derive(Deserialize)]
@@ -299,7 +325,16 @@ struct AttachmentAnswer {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct NetworkAnswer {
+    #[serde(rename = "ID", default)]
+    id: String,
     spec: Option<NetworkSpec>,
+    driver_state: Option<DriverAnswer>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DriverAnswer {
+    name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -309,6 +344,7 @@ struct NetworkSpec {
     name: String,
     #[serde(default)]
     ingress: bool,
+    internal: Option<bool>,
 }
 
 /// The task in one element of `/tasks`; `None` for one that is no container of
@@ -349,7 +385,7 @@ pub(super) fn task(element: &[u8]) -> Result<Option<Task>, String> {
         started_at: unix_seconds(&status.timestamp).filter(|seconds| *seconds > 0),
         network_mode: NetworkMode::Networks,
         networks: endpoints(answer.networks_attachments.unwrap_or_default())?,
-        exposed_ports: Vec::new(),
+        published: published(status.port_status.and_then(|status| status.ports).unwrap_or_default()),
         labels: our_labels(inner.labels.unwrap_or_default()),
         env: our_env(inner.env.unwrap_or_default()),
         ..Container::running(container_id, &format!("{place}.{}", id.as_str()))
@@ -387,16 +423,35 @@ fn has_check(check: Option<&HealthcheckAnswer>) -> bool {
     test.first().is_some_and(|first| first != "NONE" && !first.is_empty())
 }
 
+/// Ports of the node that lead straight to this task. Which address the node has
+/// is another matter.
+fn published(ports: Vec<PortAnswer>) -> Box<[PublishedPort]> {
+    let here = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let published: BTreeSet<PublishedPort> = ports
+        .iter()
+        .filter(|port| port.publish_mode == "host")
+        .filter_map(|port| {
+            let host_port = u16::try_from(port.published_port).ok().filter(|port| *port != 0)?;
+            Some(PublishedPort { container_port: port.target()?, host: here, host_port })
+        })
+        .collect();
+    published.into_iter().collect()
+}
+
 /// Addresses come as `10.0.1.7/24`.
 fn endpoints(attachments: Vec<AttachmentAnswer>) -> Result<BTreeMap<Arc<str>, Endpoint>, String> {
     let mut endpoints: BTreeMap<Arc<str>, Endpoint> = BTreeMap::new();
     for attachment in attachments {
-        let Some(spec) = attachment.network.and_then(|network| network.spec) else { continue };
+        let Some(NetworkAnswer { id, spec: Some(spec), driver_state }) = attachment.network else { continue };
         // For published ports: of no use to others.
         if spec.ingress {
             continue;
         }
+        let driver = driver_state.and_then(|driver| driver.name);
+        let (driver, internal) = network_kind(driver.as_deref(), spec.internal);
         let endpoint = endpoints.entry(spec.name.into()).or_default();
+        let network = Network { id: id.into(), driver, internal, gateway: None, gateway_ipv6: None };
+        endpoint.network = (!network.id.is_empty()).then(|| network.into());
         for address in attachment.addresses.unwrap_or_default() {
             let bare = address.split_once('/').map_or(address.as_str(), |(bare, _)| bare);
             match bare.parse() {

@@ -464,7 +464,7 @@ impl Swarm {
         self.tell(Change::Swarm { error: None }).await
     }
 
-    async fn tell_news(&self, news: News, asked: Instant) -> Result<(), End> {
+    async fn tell_news(&mut self, news: News, asked: Instant) -> Result<(), End> {
         if news.is_empty() {
             return Ok(());
         }
@@ -480,7 +480,7 @@ impl Swarm {
         self.tell(update).await
     }
 
-    async fn tell(&self, change: Change) -> Result<(), End> {
+    async fn tell(&mut self, change: Change) -> Result<(), End> {
         self.out.send(change).await.map_err(|_| End::NobodyListens)
     }
 }

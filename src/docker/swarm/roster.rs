@@ -14,7 +14,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use super::answer::{Node, Read, Service, Stage, SwarmId, Task, Wish};
-use crate::core::container::{Container, ContainerId, RunState};
+use crate::core::container::{Container, ContainerId};
 
 /// The label by which an engine marks the container of a service.
 pub(in crate::docker) const SERVICE_MARK: &str = "com.docker.swarm.service.id";
@@ -343,9 +343,15 @@ impl Roster {
 
     fn wear_task(&self, container: &mut Container, task: &Task) {
         self.wear(container, &task.service, task.wish);
-        let Some(service) = self.services.get(&task.service) else { return };
-        container.name = format!("{}.{}", service.name, container.name).into();
-        container.exposed_ports.clone_from(&service.ports);
-        container.run = RunState::Running;
+        if let Some(service) = self.services.get(&task.service) {
+            container.name = format!("{}.{}", service.name, container.name).into();
+            container.exposed_ports.clone_from(&service.ports);
+        }
+        // Without its node's address nobody knows where its ports are published.
+        let node = task.node.as_ref().and_then(|id| self.nodes.get(id)).and_then(|node| node.address);
+        match node {
+            Some(host) => container.published.iter_mut().for_each(|port| port.host = host),
+            None => container.published = Box::default(),
+        }
     }
 }
