@@ -260,7 +260,8 @@ impl DockerClient {
         let broken = |reason: String| DockerError::Broken { what: "info".into(), reason };
         in_time("info", self.deadlines.inspect, async {
             let body = Limited::new(self.get("info", "/info").await?, SMALL_BODY);
-            let body = body.collect().await.map_err(|error| broken(super::error::shown(&error.to_string())))?;
+            let body =
+                body.collect().await.map_err(|error| broken(super::error::shown(&error.to_string())))?;
             Ok(body.to_bytes())
         })
         .await

@@ -127,8 +127,13 @@ pub async fn watch(config: WatchConfig, out: mpsc::Sender<Change>, shutdown: Can
     let (told, changes) = mpsc::channel(WAITING);
     let swarm = Swarm::new(config.clone(), out);
     let watch = Watch { config, out: told, inventory, connected: false };
-    let both = async { tokio::join!(watch.run(), swarm.run(changes)) };
-    shutdown.run_until_cancelled(both).await;
+    let either = async {
+        tokio::select! {
+            () = watch.run() => {}
+            () = swarm.run(changes) => {}
+        }
+    };
+    shutdown.run_until_cancelled(either).await;
 }
 
 /// Why a session ended.

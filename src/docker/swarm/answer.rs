@@ -147,7 +147,10 @@ pub(super) fn role(answer: &[u8]) -> Result<Role, String> {
         // A worker is `active`, too.
         "pending" | "error" | "locked" => {
             let error = if swarm.error.is_empty() { "" } else { ": " };
-            Role::Undecided(format!("its part in the swarm is {}{error}{}", swarm.local_node_state, swarm.error))
+            Role::Undecided(format!(
+                "its part in the swarm is {}{error}{}",
+                swarm.local_node_state, swarm.error
+            ))
         }
         _ => Role::None,
     })

@@ -86,7 +86,8 @@ async fn put(question: Question, client: &DockerClient, named: &[String]) -> Res
             answer::role(&info).map(Answer::Role).map_err(|reason| DockerError::garbage("info", reason))
         }
         Question::Services => {
-            let services = read(client, "services", &[], |element| answer::service(element).map(Some)).await?;
+            let services =
+                read(client, "services", &[], |element| answer::service(element).map(Some)).await?;
             Ok(Answer::Services(services))
         }
         Question::Nodes => {
@@ -120,14 +121,21 @@ async fn read<T>(
     let mut read = Read { all: Vec::new(), unreadable: Vec::new() };
     let mut nameless = None;
     client
-        .swarm(kind, filters, |element| match convert(element).map_err(|reason| (reason, answer::identifier(element))) {
-            Ok(one) => read.all.extend(one),
-            Err((reason, Some(id))) => {
-                let reason = shown(&reason);
-                tracing::warn!(kind, id = id.as_str(), reason, "can't be read; it stays as it was last known");
-                read.unreadable.push(id);
+        .swarm(kind, filters, |element| {
+            match convert(element).map_err(|reason| (reason, answer::identifier(element))) {
+                Ok(one) => read.all.extend(one),
+                Err((reason, Some(id))) => {
+                    let reason = shown(&reason);
+                    tracing::warn!(
+                        kind,
+                        id = id.as_str(),
+                        reason,
+                        "can't be read; it stays as it was last known"
+                    );
+                    read.unreadable.push(id);
+                }
+                Err((reason, None)) => nameless = Some(reason),
             }
-            Err((reason, None)) => nameless = Some(reason),
         })
         .await?;
     match nameless {

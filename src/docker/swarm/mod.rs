@@ -317,7 +317,11 @@ impl Swarm {
         }
     }
 
-    async fn take_answer(&mut self, asked: Instant, answer: Result<Answer, (Question, DockerError)>) -> Result<(), End> {
+    async fn take_answer(
+        &mut self,
+        asked: Instant,
+        answer: Result<Answer, (Question, DockerError)>,
+    ) -> Result<(), End> {
         let now = Instant::now();
         let answer = match answer {
             Ok(answer) => answer,
@@ -376,7 +380,9 @@ impl Swarm {
                         "the engine manages a swarm: tasks on other nodes are served, too"
                     );
                 }
-                if let Some(Role::Manager(other)) = before && other != node {
+                if let Some(Role::Manager(other)) = before
+                    && other != node
+                {
                     self.leave(now).await?;
                 }
                 self.roster.manages(&node);

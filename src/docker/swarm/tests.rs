@@ -134,7 +134,10 @@ fn a_recorded_task_has_the_facts_of_its_container() {
     assert_eq!(container.env.iter().collect::<Vec<_>>(), [(&"VIRTUAL_PORT".into(), &"8000".into())]);
     let (name, endpoint) = container.networks.first_key_value().unwrap();
     let network = endpoint.network.as_ref().unwrap();
-    assert_eq!((&**name, &*network.id, network.driver), ("web", "vi10er0eyljzrax8p70rvbq5o", Driver::Overlay));
+    assert_eq!(
+        (&**name, &*network.id, network.driver),
+        ("web", "vi10er0eyljzrax8p70rvbq5o", Driver::Overlay)
+    );
     assert!(endpoint.ipv4.is_some() && endpoint.ipv6.is_none());
 }
 
