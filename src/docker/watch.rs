@@ -133,7 +133,7 @@ pub async fn watch(config: WatchConfig, out: mpsc::Sender<Change>, shutdown: Can
             () = swarm.run(changes) => {}
         }
     };
-    shutdown.run_until_cancelled(either).await;
+    shutdown.run_until_cancelled(Box::pin(either)).await;
 }
 
 /// Why a session ended.

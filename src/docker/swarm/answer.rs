@@ -388,7 +388,7 @@ pub(super) fn task(element: &[u8]) -> Result<Option<Task>, String> {
         started_at: unix_seconds(&status.timestamp).filter(|seconds| *seconds > 0),
         network_mode: NetworkMode::Networks,
         networks: endpoints(answer.networks_attachments.unwrap_or_default())?,
-        published: published(status.port_status.and_then(|status| status.ports).unwrap_or_default()),
+        published: published(&status.port_status.and_then(|status| status.ports).unwrap_or_default()),
         labels: our_labels(inner.labels.unwrap_or_default()),
         env: our_env(inner.env.unwrap_or_default()),
         ..Container::running(container_id, &format!("{place}.{}", id.as_str()))
@@ -428,7 +428,7 @@ fn has_check(check: Option<&HealthcheckAnswer>) -> bool {
 
 /// Ports of the node that lead straight to this task. Which address the node has
 /// is another matter.
-fn published(ports: Vec<PortAnswer>) -> Box<[PublishedPort]> {
+fn published(ports: &[PortAnswer]) -> Box<[PublishedPort]> {
     let here = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let published: BTreeSet<PublishedPort> = ports
         .iter()

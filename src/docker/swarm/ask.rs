@@ -39,7 +39,7 @@ pub(super) enum Question {
 
 /// What was answered.
 pub(super) enum Answer {
-    Connected(DockerClient),
+    Connected(Box<DockerClient>),
     Role(Role),
     Services(Read<Service>),
     Nodes(Read<Node>),
@@ -63,7 +63,7 @@ pub(super) fn ask(
         let (address, deadlines) = (config.address.clone(), config.deadlines);
         return Box::pin(async move {
             let connected = DockerClient::connect(&address, deadlines, KEPT).await;
-            let connected = connected.map(|(client, _)| Answer::Connected(client));
+            let connected = connected.map(|(client, _)| Answer::Connected(client.into()));
             (asked, connected.map_err(|error| (Question::Connect, error)))
         });
     };

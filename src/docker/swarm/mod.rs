@@ -38,7 +38,7 @@ use super::error::DockerError;
 use super::events;
 use super::watch::{Change, End, WatchConfig};
 use crate::backoff::{Backoff, jittered};
-use crate::core::container::ContainerId;
+use crate::core::container::{Container, ContainerId};
 use answer::Role;
 use ask::{Answer, Asking, Question};
 use pace::{BOOK, Pace};
@@ -65,6 +65,15 @@ struct Due {
     retry: Instant,
 }
 
+/// What of a swarm has been read, whenever.
+#[derive(Debug, Default)]
+struct Readings {
+    services: bool,
+    nodes: bool,
+    /// All of it, tasks included.
+    complete: bool,
+}
+
 /// Stands between an engine's watch and whoever follows its changes.
 pub(super) struct Swarm {
     config: WatchConfig,
@@ -78,10 +87,7 @@ pub(super) struct Swarm {
     /// What the engine said last.
     role: Option<Role>,
     role_asked: Option<Instant>,
-    /// Services, nodes and tasks have been read, whenever.
-    complete: bool,
-    services_read: bool,
-    nodes_read: bool,
+    read: Readings,
     due: Due,
     backoff: Backoff,
     /// What went wrong with the last question.
@@ -107,9 +113,7 @@ impl Swarm {
             events: None,
             role: None,
             role_asked: None,
-            complete: false,
-            services_read: false,
-            nodes_read: false,
+            read: Readings::default(),
             due: Due { role: now, services: now, nodes: now, retry: now },
             backoff,
             failure: None,
@@ -225,16 +229,19 @@ impl Swarm {
                 self.held = Some((change, now + PATIENCE));
                 return Ok(());
             }
-            Change::Update { changed, .. } if self.roster.is_manager() => {
-                if changed.iter().any(|container| self.roster.lacks_service_of(container)) {
-                    self.due.services = now;
-                    self.held = Some((change, now + SERVICE_PATIENCE));
-                    return Ok(());
-                }
+            Change::Update { changed, .. } if self.lacks_service(changed) => {
+                self.due.services = now;
+                self.held = Some((change, now + SERVICE_PATIENCE));
+                return Ok(());
             }
             _ => {}
         }
         self.pass(change).await
+    }
+
+    /// True if one of these belongs to a service that has not been read yet.
+    fn lacks_service(&self, containers: &[Container]) -> bool {
+        self.roster.is_manager() && containers.iter().any(|container| self.roster.lacks_service_of(container))
     }
 
     /// True if a snapshot can be completed.
@@ -242,7 +249,7 @@ impl Swarm {
         match &self.role {
             None => false,
             Some(Role::None) => true,
-            Some(Role::Manager(_) | Role::Undecided(_)) => self.complete,
+            Some(Role::Manager(_) | Role::Undecided(_)) => self.read.complete,
         }
     }
 
@@ -250,9 +257,7 @@ impl Swarm {
     async fn release(&mut self) -> Result<(), End> {
         let Some((change, until)) = &self.held else { return Ok(()) };
         let ripe = match change {
-            Change::Update { changed, .. } => {
-                !changed.iter().any(|container| self.roster.lacks_service_of(container))
-            }
+            Change::Update { changed, .. } => !self.lacks_service(changed),
             _ => self.is_ready(),
         };
         if !ripe && Instant::now() < *until {
@@ -329,7 +334,7 @@ impl Swarm {
         };
         let news = match answer {
             Answer::Connected(client) => {
-                self.client = Some(client);
+                self.client = Some(*client);
                 return Ok(());
             }
             Answer::Role(role) => {
@@ -338,12 +343,12 @@ impl Swarm {
                 return self.take_role(role).await;
             }
             Answer::Services(services) => {
-                self.services_read = true;
+                self.read.services = true;
                 self.due.services = now + BOOK;
                 self.roster.take_services(services)
             }
             Answer::Nodes(nodes) => {
-                self.nodes_read = true;
+                self.read.nodes = true;
                 self.due.nodes = now + BOOK;
                 let news = self.roster.take_nodes(nodes);
                 self.pace.alone(self.roster.is_alone());
@@ -355,14 +360,14 @@ impl Swarm {
                 if moved {
                     self.pace.moved(now);
                 }
-                self.complete |= self.services_read && self.nodes_read;
+                self.read.complete |= self.read.services && self.read.nodes;
                 self.recovered().await?;
                 news
             }
             Answer::Missing(tasks) => self.roster.take_missing(tasks),
         };
-        if self.services_read && self.nodes_read && !self.roster.has_tasks() {
-            self.complete = true;
+        if self.read.services && self.read.nodes && !self.roster.has_tasks() {
+            self.read.complete = true;
             self.recovered().await?;
         }
         self.tell_news(news, asked).await
@@ -413,7 +418,7 @@ impl Swarm {
 
     /// Forgets the swarm.
     async fn leave(&mut self, asked: Instant) -> Result<(), End> {
-        (self.complete, self.services_read, self.nodes_read) = (false, false, false);
+        self.read = Readings::default();
         self.events = None;
         self.pace = Pace::new();
         let news = self.roster.leave();

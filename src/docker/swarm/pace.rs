@@ -90,9 +90,10 @@ mod tests {
         assert_eq!(pace.next_due(), Some(began + STILL));
         pace.moved(began + 50 * MS);
         assert_eq!(pace.next_due(), Some(began + QUICK));
-        let later = began + 50 * MS + MOVING;
-        pace.looked(later - MS, MS);
-        assert_eq!(pace.next_due(), Some(later - MS + QUICK));
+        let just_before = began + 49 * MS + MOVING;
+        pace.looked(just_before, MS);
+        assert_eq!(pace.next_due(), Some(just_before + QUICK));
+        let later = just_before + MS;
         pace.looked(later, MS);
         assert_eq!(pace.next_due(), Some(later + STILL));
         pace.alone(true);
