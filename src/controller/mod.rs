@@ -321,12 +321,12 @@ impl Controller {
         self.reconcile.suppose_applied(&self.pool);
         // It will have the pool of its next configuration, which may be a larger one
         // than it had: hosts that waited for a backend get theirs now.
+        let capabilities = self.version.and_then(Capabilities::of).unwrap_or(Capabilities::LEAST);
         let state = self.reconcile.desired().state();
         let mut pool = pool(&self.config.config);
         pool.extend(state.backends.keys().filter(|name| name.is_pool()).cloned());
-        if pool != self.pool {
+        if !capabilities.add_backend && pool != self.pool {
             let ground = Observed { state: state.clone(), pool: pool.clone(), ..Observed::default() };
-            let capabilities = self.version.and_then(Capabilities::of).unwrap_or(Capabilities::LEAST);
             self.reconcile.suppose(&ground, capabilities);
             self.pool = pool;
         }
