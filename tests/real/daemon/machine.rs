@@ -7,14 +7,15 @@
 use std::fs;
 use std::process::Command;
 
-use crate::daemon::{Scene, Streaming, binary, pid_at, servers_at, signal, until};
+use crate::daemon::{Scene, Streaming, binary, pid_at, signal, until};
 
+// Debian 12's own, so that libfaketime works with it.
+on!(haproxy_2_6, "2.6": clocks_that_jump);
 on!(haproxy, "3.0":
     a_directory_that_cannot_be_written,
     a_full_disk,
     haproxy_crashes_on_a_full_disk,
     a_full_log,
-    clocks_that_jump,
 );
 
 fn a_directory_that_cannot_be_written(version: &str) {
@@ -63,7 +64,7 @@ fn a_full_disk(version: &str) {
     hapilot.until_said("the old configuration is kept");
     assert!(hapilot.log().contains("No space left"), "{}", hapilot.log());
     // HAProxy starts with it, and hapilot goes on from there.
-    hapilot.converge();
+    until("converged", || hapilot.ask_inside(&["check"]).0 == 0);
     assert_eq!(scene.visit("a.example"), (200, "one".into()));
     // Seen from inside.
     let inside = format!("/proc/{}/root{}", hapilot.pid(), scene.dir().display());
@@ -159,14 +160,10 @@ fn clocks_that_jump(version: &str) {
     let socket = scene.dir().join("admin.sock");
     let pid = pid_at(&socket).unwrap();
     let streaming = Streaming::start(&scene, "a.example");
-    let date = || {
-        let metrics = scene.status_time();
-        metrics
-    };
     for (round, offset) in ["+1d", "-1d", "+0"].into_iter().enumerate() {
-        let before = date();
+        let before = scene.status_time();
         set(offset);
-        until("hapilot's clock has jumped", || date().abs_diff(before) > 80_000);
+        until("hapilot's clock has jumped", || scene.status_time().abs_diff(before) > 80_000);
         let name = format!("n{round}");
         let host = format!("{name}.example");
         let (container, server) = scene.serve(&name, &host);
@@ -176,7 +173,6 @@ fn clocks_that_jump(version: &str) {
         hapilot.converge();
         scene.docker.stop(&id);
         until("gone", || scene.visit(&host).0 == 404);
-        until("deleted", || servers_at(&socket).len() == 1);
         hapilot.converge();
         streaming.goes_on();
         drop(server);

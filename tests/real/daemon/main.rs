@@ -3,6 +3,34 @@
 //!
 //! What lives here: what is done to it, and what must be so afterwards; a file for
 //! each part that breaks. What it must not know: how hapilot does that.
+//!
+//! The faults that hapilot survives, and where each is shown (`d/`: in this directory):
+//!
+//! | fault | test |
+//! |---|---|
+//! | HAProxy killed -9, spawned | `d/life::a_killed_haproxy_is_back_at_once_and_complete`; on the real engine `compose::haproxy_dies_and_is_back` |
+//! | HAProxy killed -9, attached | `d/life::haproxy_is_restarted_elsewhere`; `compose::haproxy_restarts` |
+//! | HAProxy hangs (SIGSTOP) | `d/socket::a_haproxy_that_hangs`, `d/socket::nobody_waits_for_a_haproxy_that_hangs` |
+//! | hapilot killed -9, 200 times during churn | `d/life::killed_fifty_times_during_churn`, four versions; at every part of one long plan `d/plans::killed_in_the_middle_of_a_plan` |
+//! | hapilot stopped while things change | `d/life::stopped_while_things_change` |
+//! | Docker engine restarted, killed, with live-restore | `engine_faults::restarted_with_live_restore` |
+//! | … without live-restore | `engine_faults::restarted_without_live_restore` |
+//! | Docker engine hangs | `engine_faults::hangs` |
+//! | Docker engine away, cut | `d/docker::the_engine_goes_away_and_comes_back`; `flow/docker::an_engine_that_restarts_is_found_again` |
+//! | event stream stalled silently | `d/docker::a_silent_event_stream_is_made_up_for`; `flow/docker::a_stream_that_dies_silently_with_its_engine_is_noticed` |
+//! | event stream cut, garbage, an event lost | `flow/docker::a_stream_that_is_cut_leads_to_a_new_snapshot`, `…::garbage_on_the_stream_leads_to_a_new_one`; `d/docker::a_lost_event_is_made_up_for` |
+//! | socket full (HAProxy reads no more) | `flow/runtime_api_faults::a_peer_that_stops_reading_is_a_deadline_and_no_deadlock` |
+//! | socket slow | `d/socket::a_socket_that_trickles`, `d/socket::a_socket_that_says_nothing` |
+//! | socket cut in the middle of a reply, of a plan | `flow/runtime_api_faults::a_close_in_the_middle_of_a_reply_is_no_success`; `d/plans::the_connection_is_cut_in_the_middle_of_a_plan` |
+//! | replies that never end | `d/socket::a_reply_that_never_ends`, `d/socket::a_greeting_that_never_ends` |
+//! | HAProxy's socket connections exhausted | `d/socket::the_places_of_the_socket_are_taken`, `d/socket::the_places_are_taken_when_hapilot_starts` |
+//! | an operator's own changes | `d/plans::a_hand_on_the_socket_is_undone_on_request_and_by_itself`; `compose::a_hand_on_the_socket_is_undone` |
+//! | 500 events in a second | `d/docker::five_hundred_events_in_a_second` |
+//! | clock jumps | `d/machine::clocks_that_jump` |
+//! | disk full: files | `d/machine::a_full_disk`, `d/machine::haproxy_crashes_on_a_full_disk` |
+//! | disk full: log | `d/machine::a_full_log` |
+//! | pool exhausted | `d/socket::a_full_pool`, `d/socket::a_larger_pool` |
+//! | a container's inspect fails, and it dies meanwhile | `d/docker::an_inspect_that_fails_concerns_one_container`, `d/docker::an_unread_container_dies` |
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

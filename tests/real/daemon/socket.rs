@@ -1,5 +1,5 @@
-//! Sockets that aren't what they should be, and HAProxys that can't or won't do
-//! what they are asked.
+//! Sockets that aren't what they should be, and an HAProxy that can't or won't do
+//! what it is asked.
 //!
 //! What lives here: that hapilot says so, costs nothing, and goes on when it can.
 //! What it must not know: framing (`flow/runtime_api_faults.rs`).
@@ -333,6 +333,7 @@ fn the_places_of_the_socket_are_taken(version: &str) {
 
         hapilot.kill();
         *hapilot = scene.attach(&[]);
+        until("it looks for HAProxy", || scene.check().0 == 3);
         until("it says so", || {
             hapilot.status()["haproxy"]["error"].as_str().is_some_and(|error| error.contains("says nothing"))
         });
@@ -358,7 +359,7 @@ fn the_places_are_taken_when_hapilot_starts(version: &str) {
     std::mem::forget(hapilot);
     let mut hapilot = scene.spawn(version, &[]);
     until("it knows no HAProxy that answers", || scene.check().0 == 3);
-    hapilot.until_said("can't be started");
+    hapilot.until_said(&format!("process {pid} listens on"));
     assert_eq!(scene.visit("a.example"), (200, "one".into()));
     drop(places);
     hapilot.converge();
