@@ -263,12 +263,14 @@ fn status() -> Status {
             counts: Counts::default(),
             error: None,
         },
+        engines: vec![],
         hosts: vec![HostStatus {
             host: "shop.example".into(),
             backend: "web:pool:0000".into(),
             servers: vec![ServerStatus {
                 name: "shop-0123456789ab".into(),
                 container: Some("shop".into()),
+                engine: None,
                 address: "172.18.0.5:8080".parse().unwrap(),
                 state: ServerState::Up,
                 check: None,

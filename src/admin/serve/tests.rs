@@ -52,6 +52,7 @@ fn status(converged: bool) -> Status {
             counts: Counts::default(),
             error: None,
         },
+        engines: vec![],
         hosts: vec![],
         rejected: vec![],
         blocked: vec![],
