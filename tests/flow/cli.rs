@@ -57,7 +57,7 @@ fn refused_values() {
     let mut seen = String::new();
     for arguments in [
         &["--docker", "ssh://host"][..],
-        &["--docker", "unix:///a", "--docker", "unix:///b"],
+        &["--docker", "unix:///a", "--docker", "unix:///a"],
         &["--docker", "tcp://host:0"],
         &["--docker", "tcp://host", "--docker-tls-verify"],
         &["--docker", "tcp://host", "--docker-cert-path", "/c"],

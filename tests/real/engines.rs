@@ -133,6 +133,7 @@ async fn a_new_hapilot_keeps_the_servers_of_an_engine_that_is_away() {
         b.stop_listening();
         b.die(&shared);
         let hapilot = scene.attach(&[]);
+        until("it answers", || scene.check().0 == 5);
         until("what a has is served", || {
             let hosts = hosts(&hapilot.status());
             hosts.get("shop.example").is_some_and(|servers| servers.contains(&"new up".to_owned()))
