@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::time::Instant as Moment;
+
 use crate::apply::apply;
 use crate::core::command::{Capabilities, Check, Command, ServerRef};
 use crate::core::desired::{Blocked, Desired, Scope};
@@ -42,7 +44,7 @@ pub struct Link {
     observed: Observed,
     operational: BTreeMap<ServerRef, Operational>,
     /// The last full reading.
-    observed_at: Option<Instant>,
+    observed_at: Option<Moment>,
     /// Something was changed since.
     changed_since: bool,
     /// The remembered state is what HAProxy really has.
@@ -213,7 +215,7 @@ impl Reconcile {
             self.desired.adopt(&link.observed, link.client.capabilities());
         }
         link.operational = read.operational;
-        link.observed_at = Some(Instant::now());
+        link.observed_at = Some(Moment::now());
         link.changed_since = false;
         link.fresh = true;
         Ok(news)
