@@ -200,9 +200,15 @@ impl Reconcile {
     /// Brings the desired state up to date while HAProxy is away: it will start
     /// with that state, so it is its own ground.
     pub fn suppose_applied(&mut self, pool: &BTreeSet<BackendName>) {
-        let state = self.desired.state().clone();
-        let ground = Observed { state, pool: pool.clone(), stray_entries: Vec::new() };
-        self.pending.merge(self.desired.compute(&ground));
+        // What one pass gives back to the pool, the next can lend.
+        for _ in 0..MAX_PASSES {
+            let state = self.desired.state().clone();
+            let ground = Observed { state, pool: pool.clone(), stray_entries: Vec::new() };
+            self.pending.merge(self.desired.compute(&ground));
+            if *self.desired.state() == ground.state {
+                break;
+            }
+        }
     }
 
     /// Reads all of HAProxy's state. Unless it is what is remembered anyway, it
@@ -225,6 +231,7 @@ impl Reconcile {
     pub async fn turn(&mut self, link: &mut Link) -> Result<Turn, TurnError> {
         let mut turn = Turn::default();
         let mut stale_before = false;
+        let mut before = Plan::default();
         for _ in 0..MAX_PASSES {
             self.look(link).await?;
             self.pending.merge(self.desired.compute(&link.observed));
@@ -234,7 +241,9 @@ impl Reconcile {
             turn.settled = plan.is_settled();
             (turn.deferred, turn.failed) = (0, 0);
             self.pending.add_backends(plan.waiting.iter().map(|waiting| &waiting.server.backend));
-            if plan.steps.is_empty() {
+            // The same again: what succeeds as often as it is sent (`unpublish`) is no
+            // progress while the rest is put off.
+            if plan.steps.is_empty() || plan.steps == before.steps {
                 break;
             }
             let pass = self.carry_out(link, &plan).await?;
@@ -249,6 +258,7 @@ impl Reconcile {
                 break;
             }
             stale_before = pass.stale > 0;
+            before = plan;
         }
         if turn.failed == 0 {
             self.problems.clear();
