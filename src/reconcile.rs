@@ -239,11 +239,15 @@ impl Reconcile {
             let plan = self.plan(link, &scope).await?;
             turn.waiting = plan.waiting.len();
             turn.settled = plan.is_settled();
-            (turn.deferred, turn.failed) = (0, 0);
             self.pending.add_backends(plan.waiting.iter().map(|waiting| &waiting.server.backend));
-            // The same again: what succeeds as often as it is sent (`unpublish`) is no
-            // progress while the rest is put off.
-            if plan.steps.is_empty() || plan.steps == before.steps {
+            if turn.settled && plan.steps == before.steps {
+                // What succeeds as often as it is sent (`unpublish`) is no progress
+                // while the rest is put off.
+                self.pending.merge(scope);
+                break;
+            }
+            (turn.deferred, turn.failed) = (0, 0);
+            if plan.steps.is_empty() {
                 break;
             }
             let pass = self.carry_out(link, &plan).await?;

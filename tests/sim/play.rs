@@ -91,7 +91,7 @@ pub struct Failure {
 pub async fn play(release: Release, seed: u64, steps: usize, dir: &Path) -> Result<u64, Failure> {
     let mut play = Play {
         chance: Chance::new(seed),
-        shared: Shared::new(release),
+        shared: Shared::new(release, !seed),
         engine: Engine::default(),
         hapilot: None,
         dir,

@@ -20,7 +20,7 @@ use hapilot::runtime_api::{Client, ClientError, Connect, RuntimeApiAddress, Time
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::chance::Chance;
@@ -39,7 +39,8 @@ pub enum Fault {
     Garbage,
     /// The reply has no end.
     Endless,
-    /// HAProxy hangs for so many milliseconds, and goes on then.
+    /// The whole of HAProxy hangs for so many milliseconds, and goes on then: first
+    /// with what it was sent before.
     Hang(u64),
     /// hapilot is killed; what it has sent is still carried out, or not.
     Kill(bool),
@@ -71,6 +72,7 @@ pub struct Stage {
     /// Connections are refused.
     pub refuses: bool,
     pub fault: Option<(u32, Fault)>,
+    hung_until: Instant,
     /// Each reply takes a millisecond or not.
     pub slow: Option<Chance>,
     /// The task to end when hapilot is killed.
@@ -84,10 +86,13 @@ pub struct Stage {
     pub breaches: Vec<String>,
     journal: VecDeque<String>,
     pub commands: u64,
-    /// When each server was last put out of service.
     pids: u32,
+    /// When HAProxy gets round to what it has answered.
+    dice: Chance,
 }
 
+/// Bytes that are on their way at most.
+const PIPE: usize = 1 << 16;
 /// Longest journal.
 const JOURNAL: usize = 120;
 
@@ -102,7 +107,7 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub fn new(release: Release) -> Self {
+    pub fn new(release: Release, seed: u64) -> Self {
         Self(Arc::new(Mutex::new(Stage {
             release,
             haproxy: None,
@@ -111,6 +116,7 @@ impl Shared {
             begun: Instant::now(),
             refuses: false,
             fault: None,
+            hung_until: Instant::now(),
             slow: None,
             hapilot: None,
             news: None,
@@ -120,6 +126,7 @@ impl Shared {
             journal: VecDeque::new(),
             commands: 0,
             pids: 100,
+            dice: Chance::new(seed),
         })))
     }
 
@@ -141,7 +148,7 @@ impl Connect for Shared {
                 }
                 stage.life.child_token()
             };
-            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            let (ours, theirs) = tokio::io::duplex(PIPE);
             tokio::spawn(serve(shared, theirs, life));
             Client::over(address, ours, Timeouts::default()).await
         })
@@ -171,18 +178,25 @@ enum Then {
 /// One session of the Runtime API.
 async fn serve(shared: Shared, stream: DuplexStream, life: CancellationToken) {
     let (read, mut write) = tokio::io::split(stream);
-    let mut lines = BufReader::new(read).lines();
+    let mut lines = BufReader::with_capacity(PIPE, read).lines();
     let session = async {
         let mut then = Then::On;
-        while let Ok(Some(line)) = lines.next_line().await {
+        let mut late = false;
+        loop {
+            // What HAProxy was sent before it hung may be of the past by now.
+            late &= !lines.get_ref().buffer().is_empty();
+            let Ok(Some(line)) = lines.next_line().await else { return };
             if then == Then::Silence {
                 continue;
             }
-            let Some(reaction) = shared.stage().react(&line) else { return };
-            if !reaction.delay.is_zero() {
-                sleep(reaction.delay).await;
-            }
+            let hung_until = shared.stage().hung_until;
+            late |= hung_until > Instant::now();
+            sleep_until(hung_until).await;
+            let Some(reaction) = shared.stage().react(&line, late) else { return };
             if then == Then::On {
+                if !reaction.delay.is_zero() {
+                    sleep(reaction.delay).await;
+                }
                 then = reaction.then;
                 // Who asked may be gone: HAProxy carries out what it has read.
                 if write.write_all(&reaction.reply).await.is_err() {
@@ -276,8 +290,13 @@ impl Stage {
     }
 
     /// A line has arrived. `None` if nobody is there any more.
-    fn react(&mut self, line: &str) -> Option<Reaction> {
+    fn react(&mut self, line: &str, late: bool) -> Option<Reaction> {
         self.pass_time();
+        if self.dice.one_in(3)
+            && let Some(haproxy) = &mut self.haproxy
+        {
+            haproxy.settle();
+        }
         let delay = match &mut self.slow {
             Some(chance) => Duration::from_millis(chance.below(2)),
             None => Duration::ZERO,
@@ -310,9 +329,9 @@ impl Stage {
             }
             _ => {}
         }
-        let mut reply = self.answer(line)?.into_bytes();
+        let mut reply = self.answer(line, late)?.into_bytes();
         reply.extend_from_slice(b"\n> ");
-        let (mut then, mut pause) = (Then::On, delay);
+        let mut then = Then::On;
         match fault {
             Some(Fault::Cut(bytes, carried_out)) => {
                 reply.truncate(bytes.min(reply.len() - 1));
@@ -323,13 +342,13 @@ impl Stage {
                 reply.truncate(reply.len() - 3);
                 then = Then::Silence;
             }
-            Some(Fault::Hang(time)) => pause = Duration::from_millis(time),
+            Some(Fault::Hang(time)) => self.hung_until = Instant::now() + Duration::from_millis(time),
             _ => {}
         }
-        Some(Reaction { reply, delay: pause, then })
+        Some(Reaction { reply, delay, then })
     }
 
-    fn answer(&mut self, line: &str) -> Option<String> {
+    fn answer(&mut self, line: &str, late: bool) -> Option<String> {
         if line == "prompt" {
             return Some(String::new());
         }
@@ -340,7 +359,7 @@ impl Stage {
             return self.haproxy.as_mut().map(|haproxy| haproxy.command(line));
         }
         self.commands += 1;
-        let known = self.known().filter(|_| !self.tampered && !self.refused);
+        let known = self.known().filter(|_| !late && !self.tampered && !self.refused);
         let haproxy = self.haproxy.as_mut()?;
         self.breaches.extend(may_crash(haproxy, line));
         let before = known.as_ref().map(|facts| Sight::of(haproxy, facts));

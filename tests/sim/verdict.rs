@@ -14,7 +14,8 @@ use hapilot::report::Status;
 
 use crate::engine::Facts;
 use crate::haproxy_model::{Backend, Haproxy, Release, Server};
-use crate::invariants::Breaches;
+use crate::invariants::{Breaches, serving};
+use crate::play::POOL;
 use crate::stage::seen;
 
 /// How a server should stand: address, state, weight.
@@ -202,13 +203,11 @@ fn check_pool(haproxy: &Haproxy, homes: &BTreeMap<&str, &str>) -> Result<(), Fla
 /// The hosts that have somebody fit are served from the first moment after a
 /// start with the files.
 pub fn starts_complete(haproxy: &Haproxy, facts: &Facts) -> Result<(), Flaw> {
-    let seen = seen(haproxy);
-    let mut fit = facts.fit.clone();
-    fit.retain(|id, _| !facts.restless.contains(id));
-    let wanted: BTreeSet<String> = fit.values().flat_map(|(_, hosts)| hosts.clone()).collect();
-    let served = crate::invariants::serving(&seen, &fit, &wanted);
+    let surely = facts.fit.iter().filter(|(id, _)| !facts.restless.contains(*id));
+    let wanted: BTreeSet<String> = surely.flat_map(|(_, (_, hosts))| hosts.clone()).collect();
+    let served = serving(&seen(haproxy), &facts.fit, &wanted);
     // Of a pool that is too small, somebody goes without.
-    let enough = haproxy.release >= Release::V3_4 || wanted.len() <= crate::play::POOL;
+    let enough = haproxy.release >= Release::V3_4 || facts.wanted.len() <= POOL;
     match wanted.difference(&served).next() {
         Some(host) if enough => flaw(format!("HAProxy started without {host}")),
         _ => Ok(()),
