@@ -297,7 +297,9 @@ impl Play<'_> {
         let away = self.away_since.take().map_or(0, |since| stage.now() - since);
         let knew = !self.is_dead() && self.engine.is_told() && !self.cut_off && away > 200;
         match &stage.haproxy {
-            Some(haproxy) if knew && !stage.tampered => verdict::starts_complete(haproxy, &self.engine.facts()),
+            Some(haproxy) if knew && !stage.tampered => {
+                verdict::starts_complete(haproxy, &self.engine.facts(), stage.has_met)
+            }
             Some(_) => Ok(()),
             None => Err("HAProxy can't start: there are no files".to_owned()),
         }
@@ -344,6 +346,9 @@ impl Play<'_> {
         if !self.engine.is_told() || !stage.is_heard() {
             return Err("not all is told".to_owned());
         }
+        if stage.unseen {
+            return Err("hapilot has not seen yet what a hand did".to_owned());
+        }
         let Some(haproxy) = &stage.haproxy else { return Err("HAProxy does not run".to_owned()) };
         let verdict = verdict::judge(haproxy, &self.engine.facts(), &status, false);
         match verdict {
@@ -366,6 +371,7 @@ impl Play<'_> {
         }
         self.deaf_until = 0;
         self.tell().await;
+        self.faulty |= self.shared.stage().is_hung();
         let mut bound = if self.faulty { AFTER_A_FAULT } else { PROMPTLY };
         if self.shared.stage().tampered {
             bound += RESYNC;
@@ -380,7 +386,7 @@ impl Play<'_> {
                 Err(_) => pause = (pause * 2).min(Duration::from_secs(2)),
             }
         }
-        self.faulty = false;
+        self.faulty = self.shared.stage().is_hung();
         self.shared.stage().tampered = false;
         self.shared.stage().note("all is well");
         if thoroughly { self.plan_is_empty().await } else { Ok(()) }
@@ -601,6 +607,12 @@ impl Play<'_> {
         servers.map(|(backend, server)| (backend.name.clone(), server.name.clone())).collect()
     }
 
+    fn is_checked(&self, backend: &str, server: &str) -> bool {
+        let mut stage = self.shared.stage();
+        let found = stage.haproxy.as_mut().and_then(|haproxy| haproxy.server_mut(backend, server));
+        found.is_some_and(|server| server.is_checked())
+    }
+
     fn hands(&mut self) {
         for _ in 0..=self.chance.below(2) {
             let line = self.hand();
@@ -622,7 +634,11 @@ impl Play<'_> {
         let backend = if backends.is_empty() { "web:none".to_owned() } else { chance.pick(&backends).clone() };
         let (home, server) =
             if servers.is_empty() { (backend.clone(), "none".to_owned()) } else { chance.pick(&servers).clone() };
-        let state = *chance.pick(&["ready", "drain", "maint"]);
+        // Who makes a server ready sees to its check. (hapilot does not look for servers
+        // that a hand made ready before hapilot could enable their check.)
+        let checked = self.is_checked(&home, &server);
+        let chance = &mut self.chance;
+        let state = if checked { *chance.pick(&["ready", "drain", "maint"]) } else { "maint" };
         let key = if map == "hosts.map" { *chance.pick(&HOSTS) } else { backend.as_str() };
         let value = if backends.is_empty() { "web:none" } else { chance.pick(&backends).as_str() };
         match chance.below(12) {

@@ -72,6 +72,7 @@ pub struct Stage {
     /// Connections are refused.
     pub refuses: bool,
     pub fault: Option<(u32, Fault)>,
+    /// Until then it answers nobody.
     hung_until: Instant,
     /// Each reply takes a millisecond or not.
     pub slow: Option<Chance>,
@@ -81,6 +82,12 @@ pub struct Stage {
     news: Option<(mpsc::Sender<Change>, Vec<Arc<Facts>>)>,
     /// Hands changed something since the last settling: commands may then be odd.
     pub tampered: bool,
+    /// What they did was not read since.
+    pub unseen: bool,
+    /// All of the state is being read.
+    reading: bool,
+    /// This hapilot knows HAProxy's version.
+    pub has_met: bool,
     /// A command was refused, so the rest of its plan stands on nothing.
     refused: bool,
     pub breaches: Vec<String>,
@@ -121,6 +128,9 @@ impl Shared {
             hapilot: None,
             news: None,
             tampered: false,
+            unseen: false,
+            reading: false,
+            has_met: false,
             refused: false,
             breaches: Vec::new(),
             journal: VecDeque::new(),
@@ -220,6 +230,11 @@ impl Stage {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap()
     }
 
+    /// HAProxy does not answer for a while.
+    pub fn is_hung(&self) -> bool {
+        self.hung_until > Instant::now()
+    }
+
     pub fn note(&mut self, what: impl fmt::Display) {
         if self.journal.len() == JOURNAL {
             self.journal.pop_front();
@@ -260,6 +275,7 @@ impl Stage {
     /// hapilot's new life: it has been told nothing.
     pub fn begin_life(&mut self, news: mpsc::Sender<Change>, hapilot: AbortHandle) {
         self.news = Some((news, Vec::new()));
+        self.has_met = false;
         self.hapilot = Some(hapilot);
     }
 
@@ -355,7 +371,13 @@ impl Stage {
         let only_asks = line.starts_with("show ");
         self.haproxy.as_ref()?;
         if only_asks {
+            self.has_met = true;
             self.refused = false;
+            if line == "show map" {
+                self.reading = true;
+            } else if line.ends_with("/names.map") && self.reading {
+                (self.unseen, self.reading) = (false, false);
+            }
             return self.haproxy.as_mut().map(|haproxy| haproxy.command(line));
         }
         self.commands += 1;
@@ -386,7 +408,7 @@ impl Stage {
         let Some(haproxy) = &mut self.haproxy else { return };
         let reply = haproxy.command(line);
         haproxy.settle();
-        self.tampered = true;
+        (self.tampered, self.unseen, self.reading) = (true, true, false);
         self.note(format_args!("by hand: {line} → {}", reply.trim()));
     }
 }

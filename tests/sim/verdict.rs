@@ -201,13 +201,14 @@ fn check_pool(haproxy: &Haproxy, homes: &BTreeMap<&str, &str>) -> Result<(), Fla
 }
 
 /// The hosts that have somebody fit are served from the first moment after a
-/// start with the files.
-pub fn starts_complete(haproxy: &Haproxy, facts: &Facts) -> Result<(), Flaw> {
+/// start with the files. `has_met`: hapilot knew the version when it wrote them.
+pub fn starts_complete(haproxy: &Haproxy, facts: &Facts, has_met: bool) -> Result<(), Flaw> {
     let surely = facts.fit.iter().filter(|(id, _)| !facts.restless.contains(*id));
     let wanted: BTreeSet<String> = surely.flat_map(|(_, (_, hosts))| hosts.clone()).collect();
     let served = serving(&seen(haproxy), &facts.fit, &wanted);
-    // Of a pool that is too small, somebody goes without.
-    let enough = haproxy.release >= Release::V3_4 || facts.wanted.len() <= POOL;
+    // Of a pool that is too small, somebody goes without; before it has met HAProxy,
+    // hapilot can't know that there will be no pool.
+    let enough = (haproxy.release >= Release::V3_4 && has_met) || facts.wanted.len() <= POOL;
     match wanted.difference(&served).next() {
         Some(host) if enough => flaw(format!("HAProxy started without {host}")),
         _ => Ok(()),
