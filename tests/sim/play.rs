@@ -389,7 +389,8 @@ impl Play<'_> {
         self.faulty = self.shared.stage().is_hung();
         self.shared.stage().tampered = false;
         self.shared.stage().note("all is well");
-        if thoroughly { self.plan_is_empty().await } else { Ok(()) }
+        // Who is hung now can't be asked.
+        if thoroughly && !self.faulty { self.plan_is_empty().await } else { Ok(()) }
     }
 
     /// Planning again yields nothing but what tidies up.
