@@ -100,7 +100,7 @@ impl Scene {
                 }
                 self.unreadable.extend(unreadable.iter().cloned());
             }
-            Change::Connected { .. } | Change::Disconnected { .. } => {}
+            Change::Connected { .. } | Change::Disconnected { .. } | Change::Swarm { .. } => {}
         }
         change
     }
