@@ -48,7 +48,7 @@ impl Jitter {
         wait.mul_f64(1.0 - by + 2.0 * by * part)
     }
 
-    /// SplitMix64 (Steele, Lea, Flood 2014).
+    /// `SplitMix64` (Steele, Lea, Flood 2014).
     fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -138,7 +138,8 @@ mod tests {
     fn the_same_seed_waits_the_same() {
         let waits = |seed| {
             let mut jitter = Jitter::seeded(seed);
-            let mut both = [jitter.split(), jitter].map(|jitter| Backoff::with_jitter(FLOOR, CEILING, jitter));
+            let mut both =
+                [jitter.split(), jitter].map(|jitter| Backoff::with_jitter(FLOOR, CEILING, jitter));
             both.each_mut().map(Backoff::next)
         };
         assert_eq!(waits(7), waits(7));

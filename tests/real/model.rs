@@ -94,7 +94,9 @@ impl Twins {
 
     /// One command on both; what decides is the last line that isn't empty.
     fn play(&mut self, line: &str) -> String {
-        let last = |reply: &str| reply.lines().map(str::trim).rfind(|l| !l.is_empty()).unwrap_or_default().to_owned();
+        let last = |reply: &str| {
+            reply.lines().map(str::trim).rfind(|l| !l.is_empty()).unwrap_or_default().to_owned()
+        };
         self.played.push(line.to_owned());
         let real = last(&self.session.command(line));
         let model = last(&self.model.command(line));
@@ -113,7 +115,7 @@ impl Twins {
         let (now, maps) = (self.model.now(), self.map_path(""));
         self.model.pass_time(now + 60_000, &self.listening);
         let wanted = Dumps::of(&mut |line| self.model.command(line), &maps);
-        let deadline = Instant::now() + Duration::from_secs(6);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let found = Dumps::of(&mut |line| self.session.command(line), &maps);
             if found == wanted {
@@ -135,7 +137,9 @@ impl Twins {
 /// differ.
 fn same_answer(model: &str, real: &str) -> bool {
     let unknown = |text: &str| text.starts_with("Unknown command") || text.contains("prompt ");
-    model == real || (unknown(model) && unknown(real)) || (model.starts_with("Unknown command") && !real.is_empty())
+    model == real
+        || (unknown(model) && unknown(real))
+        || (model.starts_with("Unknown command") && !real.is_empty())
 }
 
 /// What `show …` tells, as hapilot's own parsers read it: one line for each
@@ -147,7 +151,9 @@ impl Dumps {
     fn of(ask: &mut dyn FnMut(&str) -> String, maps: &str) -> Self {
         let mut lines = BTreeSet::new();
         let reply = ask("show backend");
-        lines.extend(parse::backends::parse(&reply).unwrap().into_iter().map(|name| format!("backend {name}")));
+        lines.extend(
+            parse::backends::parse(&reply).unwrap().into_iter().map(|name| format!("backend {name}")),
+        );
         let reply = ask("show servers state");
         for row in parse::servers_state::parse(&reply).unwrap() {
             // The last result stays shown when nobody checks any more.
@@ -190,13 +196,17 @@ impl Dumps {
 const BACKENDS: [&str; 7] =
     ["web:pool:0001", "web:pool:0002", "web:start.example", "other:backend", "web:a", "web:b", "nowhere"];
 const SERVERS: [&str; 5] = ["s1", "s2", "s3", "disabled", "theirs"];
+const MAPS: [&str; 2] = ["hosts.map", "names.map"];
 const KEYS: [&str; 3] = ["a.example", "*.b.example", "c.example"];
 
 /// Some command, most of them such that can succeed.
 fn some_command(chance: &mut Chance, twins: &Twins) -> String {
     let at = |chance: &mut Chance| {
-        let there: Vec<String> =
-            twins.model.servers().map(|(backend, server)| format!("{}/{}", backend.name, server.name)).collect();
+        let there: Vec<String> = twins
+            .model
+            .servers()
+            .map(|(backend, server)| format!("{}/{}", backend.name, server.name))
+            .collect();
         if !there.is_empty() && chance.one_in(4) {
             chance.pick(&there).clone()
         } else {
@@ -204,14 +214,16 @@ fn some_command(chance: &mut Chance, twins: &Twins) -> String {
         }
     };
     let address = |chance: &mut Chance| *chance.pick(&twins.addresses);
-    let map = |chance: &mut Chance| twins.map_path(*chance.pick(&["hosts.map", "names.map"]));
+    let map = |chance: &mut Chance| twins.map_path(chance.pick::<&str>(&MAPS));
     match chance.below(30) {
         0..=6 => {
             let check = chance.pick(&["", " check inter 40ms fastinter 20ms downinter 30ms fall 2 rise 1"]);
             format!("add server {} {} weight {}{check}", at(chance), address(chance), chance.below(257))
         }
         7..=8 => format!("enable health {}", at(chance)),
-        9..=14 => format!("set server {} state {}", at(chance), chance.pick(&["ready", "drain", "maint", "maint"])),
+        9..=14 => {
+            format!("set server {} state {}", at(chance), chance.pick(&["ready", "drain", "maint", "maint"]))
+        }
         15 => format!("set server {} health {}", at(chance), chance.pick(&["up", "down"])),
         16 => {
             let address = address(chance);
@@ -223,7 +235,9 @@ fn some_command(chance: &mut Chance, twins: &Twins) -> String {
         22 => format!("add map {} {} {}", map(chance), chance.pick(&KEYS), chance.pick(&BACKENDS)),
         23 => format!("set map {} {} {}", map(chance), chance.pick(&KEYS), chance.pick(&BACKENDS)),
         24 => format!("del map {} {}", map(chance), chance.pick(&KEYS)),
-        25 => format!("add backend {} from {}", chance.pick(&BACKENDS), chance.pick(&["web", "web", "nosuch"])),
+        25 => {
+            format!("add backend {} from {}", chance.pick(&BACKENDS), chance.pick(&["web", "web", "nosuch"]))
+        }
         26 => format!("publish backend {}", chance.pick(&BACKENDS)),
         27 => format!("unpublish backend {}", chance.pick(&BACKENDS)),
         28 => format!("del backend {}", chance.pick(&BACKENDS)),
@@ -255,7 +269,6 @@ fn twins_play(release: Release) {
     assert_eq!(twins.model.command(&format!("del map {path} #{model:#x}")), "");
     assert_eq!(twins.session.command(&format!("del map {path} #{real:#x}")).trim(), "");
     twins.compare();
-    println!("seed {seed}: {} commands", twins.played.len());
 }
 
 /// A request that is never answered: the server can't be deleted until its

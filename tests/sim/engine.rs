@@ -32,7 +32,10 @@ struct Speech {
 
 /// Ill-meant and ill-written ones.
 const HOSTILE: [Speech; 6] = [
-    Speech { labels: &[("hapilot.host", "a.example,b .example,c.example")], hosts: &["a.example", "c.example"] },
+    Speech {
+        labels: &[("hapilot.host", "a.example,b .example,c.example")],
+        hosts: &["a.example", "c.example"],
+    },
     Speech { labels: &[("hapilot.host", "a.example\nset server x/y state maint")], hosts: &[] },
     Speech { labels: &[("hapilot.host", "b.example;shutdown"), ("hapilot.weight", "7")], hosts: &[] },
     Speech { labels: &[("hapilot.host", "d.example"), ("hapilot.port", "70000")], hosts: &[] },
@@ -202,7 +205,9 @@ impl Engine {
     /// Who survived the signal is taken back.
     pub fn pass_time(&mut self, now: u64) -> bool {
         let mut news = false;
-        for real in self.alive.values_mut().filter(|real| real.survives_until.is_some_and(|until| until <= now)) {
+        for real in
+            self.alive.values_mut().filter(|real| real.survives_until.is_some_and(|until| until <= now))
+        {
             (real.survives_until, real.container.stopping, news) = (None, false, true);
         }
         news
@@ -210,8 +215,10 @@ impl Engine {
 
     /// Who listens, and from when on. A paused process' kernel goes on accepting.
     pub fn listeners(&self) -> BTreeMap<SocketAddr, u64> {
-        let listeners =
-            self.alive.values().filter_map(|real| Some((SocketAddr::new(real.ip()?, farm::PORT), real.listens_from)));
+        let listeners = self
+            .alive
+            .values()
+            .filter_map(|real| Some((SocketAddr::new(real.ip()?, farm::PORT), real.listens_from)));
         listeners.collect()
     }
 
@@ -256,15 +263,20 @@ impl Engine {
             return None;
         }
         self.blind.insert(id.clone());
-        let (event_at, inspected_at) = (Instant::now(), Instant::now());
-        let unreadable = vec![(id, "error 500\n".to_owned())];
-        let [changed, stopping, gone] = [Vec::new(), Vec::new(), Vec::new()];
-        Some(Change::Update { changed, stopping: stopping.into_iter().map(|c: Container| c.id).collect(), gone: gone.into_iter().map(|c: Container| c.id).collect(), unreadable, event_at, inspected_at })
+        Some(Change::Update {
+            changed: Vec::new(),
+            stopping: Vec::new(),
+            gone: Vec::new(),
+            unreadable: vec![(id, "error 500\n".to_owned())],
+            event_at: Instant::now(),
+            inspected_at: Instant::now(),
+        })
     }
 
     fn take_note(&mut self) {
         self.blind.clear();
-        self.told = self.alive.values().map(|real| (real.container.id.clone(), real.container.clone())).collect();
+        self.told =
+            self.alive.values().map(|real| (real.container.id.clone(), real.container.clone())).collect();
     }
 
     /// Nothing is left untold.

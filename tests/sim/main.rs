@@ -36,7 +36,9 @@ const SEEDS: u64 = 40;
 const STEPS: usize = 150;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
 /// A place for the files that HAProxy starts with; in memory where there is one,
@@ -47,29 +49,29 @@ fn scratch() -> tempfile::TempDir {
 
 fn histories(release: Release, test: &str) {
     if std::env::var_os("HAPILOT_SIM_LOG").is_some() {
-        tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_env("HAPILOT_SIM_LOG")).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_env("HAPILOT_SIM_LOG"))
+            .init();
     }
     let steps = number("HAPILOT_SIM_STEPS").map_or(STEPS, |steps| usize::try_from(steps).unwrap());
     let seeds = match number("HAPILOT_SIM_SEED") {
         Some(seed) => seed..=seed,
         None => 1..=number("HAPILOT_SIM_SEEDS").unwrap_or(SEEDS),
     };
-    let mut commands = 0;
-    for seed in seeds.clone() {
+    for seed in seeds {
         let dir = scratch();
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let local = tokio::task::LocalSet::new();
-        match local.block_on(&runtime, play::play(release, seed, steps, dir.path())) {
-            Ok(sent) => commands += sent,
-            Err(failure) => panic!(
+        let played = local.block_on(&runtime, play::play(release, seed, steps, dir.path()));
+        played.unwrap_or_else(|failure| {
+            panic!(
                 "{}\n\n{}\n\nto play it again:\nHAPILOT_SIM_SEED={seed} HAPILOT_SIM_STEPS={steps} cargo nextest run \
                  --test simulation {test}",
                 failure.story, failure.what
-            ),
-        }
+            )
+        });
     }
-    println!("{} histories of {steps} steps, {commands} commands", seeds.count());
 }
 
 macro_rules! each_version {

@@ -62,6 +62,7 @@ impl Network for Net {
 }
 
 /// Everything behind hapilot's connection.
+#[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 pub struct Stage {
     pub release: Release,
     pub haproxy: Option<Haproxy>,
@@ -92,7 +93,6 @@ pub struct Stage {
     refused: bool,
     pub breaches: Vec<String>,
     journal: VecDeque<String>,
-    pub commands: u64,
     pids: u32,
     /// When HAProxy gets round to what it has answered.
     dice: Chance,
@@ -134,7 +134,6 @@ impl Shared {
             refused: false,
             breaches: Vec::new(),
             journal: VecDeque::new(),
-            commands: 0,
             pids: 100,
             dice: Chance::new(seed),
         })))
@@ -188,21 +187,21 @@ enum Then {
 /// One session of the Runtime API.
 async fn serve(shared: Shared, stream: DuplexStream, life: CancellationToken) {
     let (read, mut write) = tokio::io::split(stream);
-    let mut lines = BufReader::with_capacity(PIPE, read).lines();
+    let mut received = BufReader::with_capacity(PIPE, read).lines();
     let session = async {
         let mut then = Then::On;
         let mut late = false;
         loop {
             // What HAProxy was sent before it hung may be of the past by now.
-            late &= !lines.get_ref().buffer().is_empty();
-            let Ok(Some(line)) = lines.next_line().await else { return };
+            late &= !received.get_ref().buffer().is_empty();
+            let Ok(Some(command)) = received.next_line().await else { return };
             if then == Then::Silence {
                 continue;
             }
             let hung_until = shared.stage().hung_until;
             late |= hung_until > Instant::now();
             sleep_until(hung_until).await;
-            let Some(reaction) = shared.stage().react(&line, late) else { return };
+            let Some(reaction) = shared.stage().react(&command, late) else { return };
             if then == Then::On {
                 if !reaction.delay.is_zero() {
                     sleep(reaction.delay).await;
@@ -244,7 +243,7 @@ impl Stage {
     }
 
     pub fn story(&self) -> String {
-        self.journal.iter().map(|line| format!("{line}\n")).collect()
+        self.journal.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
     }
 
     /// HAProxy's process ends.
@@ -260,7 +259,10 @@ impl Stage {
         self.pids += 1;
         let now = self.now();
         let started = Haproxy::start(self.release, self.pids, now, dir);
-        self.note(format_args!("HAProxy starts: {}", if started.is_ok() { "fine" } else { "it has no files" }));
+        self.note(format_args!(
+            "HAProxy starts: {}",
+            if started.is_ok() { "fine" } else { "it has no files" }
+        ));
         self.haproxy = started.ok();
     }
 
@@ -380,7 +382,6 @@ impl Stage {
             }
             return self.haproxy.as_mut().map(|haproxy| haproxy.command(line));
         }
-        self.commands += 1;
         let known = self.known().filter(|_| !late && !self.tampered && !self.refused);
         let haproxy = self.haproxy.as_mut()?;
         self.breaches.extend(may_crash(haproxy, line));
@@ -416,7 +417,8 @@ impl Stage {
 /// Deletions after which Debian's 2.6.12 was seen to crash.
 fn may_crash(haproxy: &Haproxy, line: &str) -> Option<String> {
     let at = line.strip_prefix("del server ").filter(|_| haproxy.release == Release::V2_6)?;
-    let (_, server) = haproxy.servers().find(|(backend, server)| format!("{}/{}", backend.name, server.name) == at)?;
+    let (_, server) =
+        haproxy.servers().find(|(backend, server)| format!("{}/{}", backend.name, server.name) == at)?;
     let calm = Duration::from_millis(haproxy.now() - server.changed);
     // A difference of whole seconds may be a second short.
     let fine = !server.is_maint() || (server.sessions == 0 && calm + Duration::from_secs(1) > QUARANTINE);
@@ -451,9 +453,10 @@ pub fn seen(haproxy: &Haproxy) -> farm::Haproxy {
     let capabilities: Capabilities = farm::capabilities(major.parse().unwrap(), minor.parse().unwrap());
     let mut seen = farm::Haproxy::new(capabilities, 0);
     for backend in haproxy.backends.iter().filter(|backend| backend.name.starts_with("web:")) {
-        let servers = backend.servers.iter().map(|server| {
-            (ServerName::new(&server.name).unwrap(), real_server(server, haproxy.now()))
-        });
+        let servers = backend
+            .servers
+            .iter()
+            .map(|server| (ServerName::new(&server.name).unwrap(), real_server(server, haproxy.now())));
         let real = farm::RealBackend { published: backend.published, servers: servers.collect() };
         seen.backends.insert(BackendName::new(&backend.name).unwrap(), real);
     }
@@ -476,7 +479,11 @@ fn real_server(server: &Server, now: u64) -> farm::RealServer {
         state::Admin::Ready
     };
     farm::RealServer {
-        server: state::Server { address: server.address, admin, weight: u16::try_from(server.weight).unwrap() },
+        server: state::Server {
+            address: server.address,
+            admin,
+            weight: u16::try_from(server.weight).unwrap(),
+        },
         unchanged_s: u32::try_from((now - server.changed) / 1_000).unwrap(),
         busy: u64::from(server.sessions + server.idle),
         checked: server.is_checked(),

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use hapilot::core::claim::id_of_server;
+use hapilot::core::claim::{Rejection, id_of_server, printable};
 use hapilot::core::container::{Container, Health, RunState};
 use hapilot::core::name::ServerName;
 use hapilot::report::Status;
@@ -74,31 +74,21 @@ fn expected(facts: &Facts, held: &BTreeSet<String>) -> BTreeMap<String, BTreeMap
     hosts.into_iter().map(stand).collect()
 }
 
-/// The containers that hapilot says it holds back. It may only do so to those
-/// that did restart.
-fn held_back(facts: &Facts, status: &Status) -> Result<BTreeSet<String>, Flaw> {
-    let mut held = BTreeSet::new();
-    for rejected in status.rejected.iter().filter(|rejected| rejected.key == "restarts") {
-        let named = facts.containers.values().filter(|c| rejected.container == printable(&c.name));
-        let restless: Vec<&str> =
-            named.map(|c| c.id.short()).filter(|id| facts.restless.contains(*id)).collect();
-        if restless.is_empty() {
-            // It may be between two lives; then it is in no list.
-            continue;
-        }
-        held.extend(restless.into_iter().map(str::to_owned));
-    }
-    Ok(held)
-}
-
-fn printable(name: &str) -> String {
-    name.escape_default().to_string()
+/// The containers that hapilot says it holds back, as far as it may: those that
+/// did restart.
+fn held_back(facts: &Facts, status: &Status) -> BTreeSet<String> {
+    let held = |c: &Container| {
+        let name = printable(&c.name, Rejection::CONTAINER_LIMIT);
+        facts.restless.contains(c.id.short())
+            && status.rejected.iter().any(|said| said.key == "restarts" && said.container == name)
+    };
+    facts.containers.values().filter(|c| held(c)).map(|c| c.id.short().to_owned()).collect()
 }
 
 /// HAProxy is as the containers ask, and nothing else is left in it but servers
 /// that wait, out of service, for their deletion (not even these when `clean`).
 pub fn judge(haproxy: &Haproxy, facts: &Facts, status: &Status, clean: bool) -> Result<(), Flaw> {
-    let held = held_back(facts, status)?;
+    let held = held_back(facts, status);
     let expected = expected(facts, &held);
     let blocked: BTreeSet<&str> = status.blocked.iter().map(|note| note.what.as_str()).collect();
     let mut homes: BTreeMap<&str, &str> = BTreeMap::new();
@@ -134,7 +124,12 @@ pub fn judge(haproxy: &Haproxy, facts: &Facts, status: &Status, clean: bool) -> 
     Ok(())
 }
 
-fn check_servers(host: &str, home: &Backend, wanted: &BTreeMap<String, Stand>, clean: bool) -> Result<(), Flaw> {
+fn check_servers(
+    host: &str,
+    home: &Backend,
+    wanted: &BTreeMap<String, Stand>,
+    clean: bool,
+) -> Result<(), Flaw> {
     let mut missing: BTreeSet<&String> = wanted.keys().collect();
     for server in &home.servers {
         let name = ServerName::new(&server.name).map_err(|error| error.to_string())?;
@@ -148,7 +143,12 @@ fn check_servers(host: &str, home: &Backend, wanted: &BTreeMap<String, Stand>, c
             continue;
         }
         if clean || !server.is_maint() {
-            return flaw(format!("{}/{} of {host} stands {stands:?}, wanted {:?}", home.name, server.name, wanted.get(id)));
+            return flaw(format!(
+                "{}/{} of {host} stands {stands:?}, wanted {:?}",
+                home.name,
+                server.name,
+                wanted.get(id)
+            ));
         }
     }
     match missing.first() {
@@ -193,7 +193,8 @@ fn check_pool(haproxy: &Haproxy, homes: &BTreeMap<&str, &str>) -> Result<(), Fla
         return flaw("something is blocked where backends are made".to_owned());
     }
     let pool = haproxy.backends.iter().filter(|backend| backend.name.contains(":pool:"));
-    let mut free = pool.filter(|backend| backend.servers.is_empty() && !homes.contains_key(backend.name.as_str()));
+    let mut free =
+        pool.filter(|backend| backend.servers.is_empty() && !homes.contains_key(backend.name.as_str()));
     match free.next() {
         Some(backend) => flaw(format!("hosts are blocked while {} is free", backend.name)),
         None => Ok(()),

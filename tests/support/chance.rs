@@ -1,6 +1,6 @@
 //! Chance that can be repeated.
 //!
-//! What lives here: numbers out of a seed (SplitMix64). What it must not know:
+//! What lives here: numbers out of a seed (`SplitMix64`). What it must not know:
 //! what they decide.
 //!
 //! Use it with `#[path = "../support/chance.rs"] mod chance;`.

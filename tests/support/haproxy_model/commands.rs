@@ -20,6 +20,10 @@ fn no(text: &str) -> Answer {
     Err(text.to_owned())
 }
 
+fn known_or(known: bool, text: &str) -> Answer {
+    if known { Ok(()) } else { no(text) }
+}
+
 impl Haproxy {
     /// Carries out one command; its answer without the prompt that ends it.
     pub fn command(&mut self, line: &str) -> String {
@@ -29,24 +33,19 @@ impl Haproxy {
             ["add", "server", at, address, keywords @ ..] => self.add_server(at, address, keywords),
             ["del", "server", at] => self.del_server(at),
             ["enable", "health", at] => self.on_server(at, |server, _| {
-                if server.enable_health() {
-                    Ok(())
-                } else {
-                    no("Health check was not configured on this server, cannot enable.\n")
-                }
+                known_or(
+                    server.enable_health(),
+                    "Health check was not configured on this server, cannot enable.\n",
+                )
             }),
-            ["set", "server", at, "state", state] => {
-                self.on_server(at, |server, now| match server.set_state(state, now) {
-                    true => Ok(()),
-                    false => no("'set server <srv> state' expects 'ready', 'drain' and 'maint'.\n"),
-                })
-            }
-            ["set", "server", at, "health", health] => {
-                self.on_server(at, |server, now| match server.set_health(health, now) {
-                    true => Ok(()),
-                    false => no("'set server <srv> health' expects 'up', 'stopping', or 'down'.\n"),
-                })
-            }
+            ["set", "server", at, "state", state] => self.on_server(at, |server, now| {
+                let known = server.set_state(state, now);
+                known_or(known, "'set server <srv> state' expects 'ready', 'drain' and 'maint'.\n")
+            }),
+            ["set", "server", at, "health", health] => self.on_server(at, |server, now| {
+                let known = server.set_health(health, now);
+                known_or(known, "'set server <srv> health' expects 'up', 'stopping', or 'down'.\n")
+            }),
             ["set", "server", at, "weight", weight] => self.on_server(at, |server, _| {
                 match weight.parse() {
                     Ok(weight @ 0..=256) => server.weight = weight,
@@ -99,9 +98,11 @@ impl Haproxy {
         let Ok(address) = address.parse::<SocketAddr>() else {
             return no(&format!("'server {name}' : invalid address: '{address}'\n"));
         };
-        let id = (1..).find(|id| backend.servers.iter().all(|server| server.id != *id)).unwrap();
+        let id = (1..=u32::MAX).find(|id| backend.servers.iter().all(|server| server.id != *id)).unwrap();
         let mut server = Server::new(release, id, name, address, now);
-        server.read_keywords(keywords).map_err(|word| format!("'server {name}' : unknown keyword '{word}'.\n"))?;
+        server
+            .read_keywords(keywords)
+            .map_err(|word| format!("'server {name}' : unknown keyword '{word}'.\n"))?;
         server.schedule_first_check(now, spread);
         backend.servers.push(server);
         no("New server registered.\n")
@@ -149,8 +150,8 @@ impl Haproxy {
     fn address_text(&self, old: SocketAddr, new: SocketAddr) -> String {
         let verbose = self.release == Release::V2_6;
         let ip = (old.ip() != new.ip()).then(|| format!("IP changed from '{}' to '{}'", old.ip(), new.ip()));
-        let port =
-            (old.port() != new.port()).then(|| format!("port changed from '{}' to '{}'", old.port(), new.port()));
+        let port = (old.port() != new.port())
+            .then(|| format!("port changed from '{}' to '{}'", old.port(), new.port()));
         let parts = match (ip, port) {
             (None, None) if !verbose => return "nothing changed\n".to_owned(),
             (ip, port) if verbose => vec![
@@ -187,7 +188,8 @@ impl Haproxy {
         let only_one = self.release >= Release::V3_4;
         let entries = self.entries(file)?;
         let reference = key.strip_prefix("#0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
-        let meant = |entry: &Entry| reference.map_or(entry.key == key, |reference| entry.reference == reference);
+        let meant =
+            |entry: &Entry| reference.map_or(entry.key == key, |reference| entry.reference == reference);
         let Some(first) = entries.iter().position(meant) else { return no("Key not found.\n") };
         if only_one || reference.is_some() {
             entries.remove(first);

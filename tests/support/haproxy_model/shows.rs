@@ -3,6 +3,8 @@
 //! What lives here: headers and columns of each version, taken from what was
 //! recorded from the real ones. What it must not know: who reads it.
 
+use std::fmt::Write as _;
+
 use super::{Haproxy, Release, Server};
 
 /// Recorded outputs of one version.
@@ -85,9 +87,10 @@ impl Haproxy {
     fn show_maps(&self) -> String {
         let mut text = "# id (file) description\n".to_owned();
         for (id, map) in self.maps.iter().enumerate() {
-            text += &format!(
+            let _ = writeln!(
+                text,
                 "{id} ({0}) pattern loaded from file '{0}' used by map at file '/d/c' line 18. curr_ver=0 next_ver=0 \
-                 entry_cnt={1}\n",
+                 entry_cnt={1}",
                 map.path,
                 map.entries.len()
             );
@@ -109,9 +112,10 @@ impl Haproxy {
             let check = server.check.as_ref();
             let (status, result, health) =
                 check.map_or((1, 0, 0), |check| (check.status, check.result, check.health));
-            text += &format!(
+            let _ = writeln!(
+                text,
                 "{id} {backend} {} {name} {} {operational} {admin} {weight} {initial_weight} {since} {status} {result} \
-                 {health} {} 0 0 0 - {} - 0 0 - - 0\n",
+                 {health} {} 0 0 0 - {} - 0 0 - - 0",
                 server.id,
                 address.ip(),
                 server.check_state,
@@ -126,7 +130,8 @@ impl Haproxy {
         let mut text = format!("{header}\n");
         for (id, backend, server) in self.rows(only) {
             let Server { name, address, sessions, idle, .. } = server;
-            text += &format!("{backend}/{name} {id}/{} {} {} -", server.id, address.ip(), address.port());
+            let (ip, port) = (address.ip(), address.port());
+            let _ = write!(text, "{backend}/{name} {id}/{} {ip} {port} -", server.id);
             for column in header.split(' ').skip(6) {
                 let value = match column {
                     "served" | "used_cur" => sessions.to_string(),
@@ -135,7 +140,7 @@ impl Haproxy {
                     "idle_lim" => "-1".to_owned(),
                     _ => "0".to_owned(),
                 };
-                text += &format!(" {value}");
+                let _ = write!(text, " {value}");
             }
             text.push('\n');
         }
