@@ -182,7 +182,8 @@ impl Play<'_> {
         let (questions, configs) = mpsc::channel(1);
         let resync = Arc::new(Notify::new());
         let stop = CancellationToken::new();
-        let inputs = Inputs { docker, asks, process, configs, resync: resync.clone(), stop };
+        let inputs =
+            Inputs { docker, asks, process, configs, resync: resync.clone(), relist: Arc::default(), stop };
         let desired = Desired::new(HaproxyPlace::Host, false);
         let mut controller = Controller::new(self.config(), desired, Arc::new(Metrics::default()));
         let task = tokio::task::spawn_local(async move { controller.run(inputs).await });
