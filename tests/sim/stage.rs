@@ -93,6 +93,8 @@ pub struct Stage {
     refused: bool,
     pub breaches: Vec<String>,
     journal: VecDeque<String>,
+    /// What was seen after the last command, if nothing else has happened since.
+    last_sight: Option<(Arc<Facts>, Sight)>,
     pids: u32,
     /// When HAProxy gets round to what it has answered.
     dice: Chance,
@@ -134,6 +136,7 @@ impl Shared {
             refused: false,
             breaches: Vec::new(),
             journal: VecDeque::new(),
+            last_sight: None,
             pids: 100,
             dice: Chance::new(seed),
         })))
@@ -264,11 +267,16 @@ impl Stage {
             if started.is_ok() { "fine" } else { "it has no files" }
         ));
         self.haproxy = started.ok();
+        self.last_sight = None;
     }
 
     /// Checks are made, and what was answered is carried out.
     pub fn pass_time(&mut self) {
-        self.net.now = self.now();
+        let now = self.now();
+        if self.net.now != now {
+            self.last_sight = None;
+        }
+        self.net.now = now;
         if let Some(haproxy) = &mut self.haproxy {
             haproxy.pass_time(self.net.now, &self.net);
         }
@@ -312,8 +320,9 @@ impl Stage {
         self.pass_time();
         if self.dice.one_in(3)
             && let Some(haproxy) = &mut self.haproxy
+            && haproxy.settle()
         {
-            haproxy.settle();
+            self.last_sight = None;
         }
         let delay = match &mut self.slow {
             Some(chance) => Duration::from_millis(chance.below(2)),
@@ -385,7 +394,11 @@ impl Stage {
         let known = self.known().filter(|_| !late && !self.tampered && !self.refused);
         let haproxy = self.haproxy.as_mut()?;
         self.breaches.extend(may_crash(haproxy, line));
-        let before = known.as_ref().map(|facts| Sight::of(haproxy, facts));
+        let last = self.last_sight.take();
+        let before = known.as_ref().map(|facts| match last {
+            Some((known, sight)) if Arc::ptr_eq(&known, facts) => sight,
+            _ => Sight::of(haproxy, facts),
+        });
         let reply = haproxy.command(line);
         let after = known.as_ref().map(|facts| Sight::of(haproxy, facts));
         self.refused |= matches!(reply.trim(), "No such server." | "No such backend.");
@@ -396,10 +409,11 @@ impl Stage {
             if !lost.is_empty() {
                 self.breaches.push(format!("{lost:?} lost the last ready server by `{line}`"));
             }
-            let new = after.breaches.without(&before.breaches, &BTreeSet::new());
+            let new = after.breaches.clone().without(&before.breaches, &BTreeSet::new());
             if !new.is_empty() {
                 self.breaches.push(format!("`{line}` made {new:#?}"));
             }
+            self.last_sight = known.map(|known| (known, after));
         }
         Some(reply)
     }
@@ -409,6 +423,7 @@ impl Stage {
         let Some(haproxy) = &mut self.haproxy else { return };
         let reply = haproxy.command(line);
         haproxy.settle();
+        self.last_sight = None;
         (self.tampered, self.unseen, self.reading) = (true, true, false);
         self.note(format_args!("by hand: {line} → {}", reply.trim()));
     }

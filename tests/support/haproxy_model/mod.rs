@@ -138,13 +138,16 @@ impl Haproxy {
         }
     }
 
-    /// What 3.0 and later do a moment after they have answered.
-    pub fn settle(&mut self) {
+    /// What 3.0 and later do a moment after they have answered; false if that was
+    /// nothing.
+    pub fn settle(&mut self) -> bool {
+        let something = !self.late.is_empty();
         for (backend, server, address) in std::mem::take(&mut self.late) {
             if let Some(server) = self.server_mut(&backend, &server) {
                 server.set_address(address);
             }
         }
+        something
     }
 
     pub fn backend(&self, name: &str) -> Option<&Backend> {
