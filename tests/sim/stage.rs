@@ -394,8 +394,8 @@ impl Stage {
         let known = self.known().filter(|_| !late && !self.tampered && !self.refused);
         let haproxy = self.haproxy.as_mut()?;
         self.breaches.extend(may_crash(haproxy, line));
-        let last = self.last_sight.take();
-        let before = known.as_ref().map(|facts| match last {
+        let recent = self.last_sight.take();
+        let before = known.as_ref().map(|facts| match recent {
             Some((known, sight)) if Arc::ptr_eq(&known, facts) => sight,
             _ => Sight::of(haproxy, facts),
         });
