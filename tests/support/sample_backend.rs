@@ -215,8 +215,8 @@ fn describe(backend: &Backend, request: &Request<Incoming>) -> String {
 }
 
 fn slow_for(query: Option<&str>) -> Duration {
-    let parts = query.unwrap_or_default().split('&');
-    let milliseconds = parts.filter_map(|part| part.strip_prefix("ms=")?.parse().ok()).next();
+    let mut parts = query.unwrap_or_default().split('&');
+    let milliseconds = parts.find_map(|part| part.strip_prefix("ms=")?.parse().ok());
     Duration::from_millis(milliseconds.unwrap_or(1000))
 }
 

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::row::Row;
-use super::stand::{Container, Manner, Stand, pass, until};
+use super::stand::{Container, Manner, Stand, act, pass, remove, until};
 use super::streams::Streams;
 use super::visitors::{Visit, Visitors};
 use crate::engine::kill;
@@ -34,25 +34,26 @@ const STREAMS: usize = 200;
 /// Other containers that come and go before memory is looked at first.
 const WARM_UP: usize = 10;
 
+/// Does something as often as said, while visitors come.
+type Run = dyn Fn(&Stand, usize) -> Row;
+
 /// One case.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// In a full run.
     pub(crate) runs: usize,
-    pub(crate) run: Box<dyn Fn(&Stand, usize) -> Row>,
+    pub(crate) run: Box<Run>,
 }
 
 /// All of them.
 pub(crate) fn all() -> Vec<Case> {
     let mut cases: Vec<Case> = one_of_two().into_iter().map(OneOfTwo::into_case).collect();
-    let others: [(&str, usize, fn(&Stand, usize) -> Row); 5] = [
-        ("rolling replacement of three", 10, rolling),
-        ("scale 2 → 20 → 2", 3, scale),
-        ("pause one of two", 5, pause),
-        ("hapilot killed -9 and started again", 10, hapilot_dies),
-        ("streams while others come and go", 100, streams),
-    ];
-    cases.extend(others.map(|(name, runs, run)| Case { name, runs, run: Box::new(run) }));
+    let mut add = |name, runs, run: Box<Run>| cases.push(Case { name, runs, run });
+    add("rolling replacement of three", 10, Box::new(rolling));
+    add("scale 2 → 20 → 2", 3, Box::new(scale));
+    add("pause one of two", 5, Box::new(pause));
+    add("hapilot killed -9 and started again", 10, Box::new(hapilot_dies));
+    add("streams while others come and go", 100, Box::new(streams));
     cases
 }
 
@@ -150,18 +151,18 @@ impl OneOfTwo {
                 Then::Start => {
                     // Docker's answer to a kill doesn't wait for the end.
                     ended(&pair[place]);
-                    stand.act(&pair[place], "start");
+                    act(&pair[place], "start");
                 }
                 Then::Replace => {
                     let new = stand.start_new(host, self.manner);
-                    stand.remove(vec![std::mem::replace(&mut pair[place], new)]);
+                    remove(vec![std::mem::replace(&mut pair[place], new)]);
                 }
                 Then::Nothing => {}
             }
             stand.served_by(host, &pair);
         }
         let requests = visitors.leave();
-        stand.remove(pair);
+        remove(pair);
         let row = Row::new(self.name, runs, &requests, &stand.take_endings(), &stand.log(), self.may_lose);
         same_haproxy(stand, haproxy, row.no_failure())
     }
@@ -178,12 +179,12 @@ pub(crate) fn rolling(stand: &Stand, runs: usize) -> Row {
         for place in &mut three {
             let old = std::mem::replace(place, stand.start_new(host, FINISH));
             stand.end(&old, |old| api::act(&old.id, "stop?t=10"));
-            stand.remove(vec![old]);
+            remove(vec![old]);
         }
         stand.served_by(host, &three);
     }
     let requests = visitors.leave();
-    stand.remove(three);
+    remove(three);
     let name = "rolling replacement of three";
     let row = Row::new(name, runs, &requests, &stand.take_endings(), &stand.log(), false);
     same_haproxy(stand, haproxy, row.no_failure())
@@ -201,12 +202,12 @@ pub(crate) fn scale(stand: &Stand, runs: usize) -> Row {
         stand.served_by(host, &all);
         side_by_side(18, |index| {
             stand.end(&more[index], |one| api::act(&one.id, "stop?t=10"));
-            stand.remove(vec![more[index].clone()]);
+            remove(vec![more[index].clone()]);
         });
         stand.served_by(host, &two);
     }
     let requests = visitors.leave();
-    stand.remove(two);
+    remove(two);
     let row = Row::new("scale 2 → 20 → 2", runs, &requests, &stand.take_endings(), &stand.log(), false);
     same_haproxy(stand, haproxy, row.no_failure())
 }
@@ -222,13 +223,13 @@ pub(crate) fn pause(stand: &Stand, runs: usize) -> Row {
     let mut starts = Vec::new();
     for run in 0..runs {
         starts.push(Instant::now());
-        stand.act(&pair[run % 2], "pause");
+        act(&pair[run % 2], "pause");
         pass(PAUSED);
-        stand.act(&pair[run % 2], "unpause");
+        act(&pair[run % 2], "unpause");
         stand.served_by(host, &pair);
     }
     let requests = visitors.leave();
-    stand.remove(pair);
+    remove(pair);
     let row = Row::new("pause one of two", runs, &requests, &stand.take_endings(), &stand.log(), false);
     same_haproxy(stand, haproxy, row.at_most(2, &starts))
 }
@@ -247,11 +248,11 @@ pub(crate) fn hapilot_dies(stand: &Stand, runs: usize) -> Row {
         stand.converged();
         stand.served_by(host, &[pair.clone(), vec![more.clone()]].concat());
         stand.end(&more, |one| api::act(&one.id, "stop?t=10"));
-        stand.remove(vec![more]);
+        remove(vec![more]);
         stand.served_by(host, &pair);
     }
     let requests = visitors.leave();
-    stand.remove(pair);
+    remove(pair);
     let name = "hapilot killed -9 and started again";
     let row = Row::new(name, runs, &requests, &stand.take_endings(), &stand.log(), false);
     same_haproxy(stand, haproxy, row.no_failure())
@@ -270,7 +271,7 @@ pub(crate) fn streams(stand: &Stand, others: usize) -> Row {
             let one = stand.start_new(&host, FINISH);
             stand.served_by(&host, std::slice::from_ref(&one));
             stand.end(&one, |one| api::act(&one.id, "stop?t=10"));
-            stand.remove(vec![one]);
+            remove(vec![one]);
         });
     };
     come_and_go(WARM_UP);
@@ -283,7 +284,7 @@ pub(crate) fn streams(stand: &Stand, others: usize) -> Row {
     let growth = (memory_mb(haproxy, "VmRSS") / before - 1.0) * 100.0;
     let beaten = streams.close();
     let requests = visitors.leave();
-    stand.remove(stable);
+    remove(stable);
     let name = format!("{STREAMS} streams, {others} others come and go");
     for dropped in beaten.dropped.iter().take(5) {
         println!("    dropped: {dropped}");

@@ -89,6 +89,20 @@ impl Container {
     }
 }
 
+/// `start`, `pause`, `unpause`.
+pub(crate) fn act(container: &Container, action: &str) {
+    go_on();
+    api::act(&container.id, action);
+}
+
+/// Removes containers, whatever they do.
+pub(crate) fn remove(containers: Vec<Container>) {
+    for container in containers {
+        go_on();
+        api::remove(&container.id);
+    }
+}
+
 /// How a container behaves.
 #[derive(Clone, Copy)]
 pub(crate) struct Manner {
@@ -183,14 +197,8 @@ impl Stand {
             "Labels": { mark: share },
         });
         let container = Container { id: api::create(&name, &body) };
-        self.act(&container, "start");
+        act(&container, "start");
         container
-    }
-
-    /// `start`, `pause`, `unpause`.
-    pub(crate) fn act(&self, container: &Container, action: &str) {
-        go_on();
-        api::act(&container.id, action);
     }
 
     /// Whatever ends a container; remembered, with its time.
@@ -219,14 +227,6 @@ impl Stand {
             let same = seen.iter().map(String::as_str).eq(wanted.iter().copied());
             if same { Ok(()) } else { Err(format!("{seen:?}, not {wanted:?}")) }
         });
-    }
-
-    /// Removes containers, whatever they do.
-    pub(crate) fn remove(&self, containers: Vec<Container>) {
-        for container in containers {
-            go_on();
-            api::remove(&container.id);
-        }
     }
 }
 
