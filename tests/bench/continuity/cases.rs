@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// who were given to it would be answered in the end.
 const PAUSED_PATIENCE: Duration = Duration::from_secs(2);
 const PAUSED: Duration = Duration::from_secs(4);
+/// Longer than a slow request.
+const SETTLED: Duration = Duration::from_millis(400);
 /// Containers that are started or ended at the same time.
 const AT_ONCE: usize = 6;
 /// Streams of the stable service.
@@ -145,6 +147,8 @@ impl OneOfTwo {
         let mut pair = start(stand, host, 2, self.manner);
         let visitors = Visitors::come(&stand.runtime, &visit(stand, host));
         for run in 0..runs {
+            // Both have slow requests in flight again.
+            pass(SETTLED);
             let place = run % 2;
             stand.end(&pair[place], self.end);
             match self.then {

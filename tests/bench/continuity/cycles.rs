@@ -99,6 +99,10 @@ pub(crate) fn cycles(runtime: &Runtime, version: &str, count: usize) -> Row {
 
     let name = format!("{count} start/stop cycles, HAProxy {version}");
     let log = scene.socket().with_extension("log");
+    if std::env::var_os("HAPILOT_BENCH_KEEP").is_some() {
+        std::fs::copy(&log, format!("/tmp/hapilot-cycles-{version}.haproxy.log")).unwrap();
+        std::fs::write(format!("/tmp/hapilot-cycles-{version}.hapilot.log"), hapilot.log()).unwrap();
+    }
     let endings: [Ending; 0] = [];
     let row = Row::new(&name, 1, &requests, &endings, &log, false).no_failure();
     let memory = format!("hapilot's memory {growth:+.1} % of {before:.1} MB");

@@ -7,12 +7,17 @@
 //! had been sent to a container that was being ended, which then cut it before
 //! it answered. Whoever repeats it may do twice what it does. Everything else
 //! could have been served by another container.
+//!
+//! Of such a request HAProxy logs 502 and `SH`, but only if it was the first one
+//! of its visitor's connection. Of a later one it logs nothing and closes the
+//! connection without an answer, on which it is the visitor who decides whether
+//! to ask again (`abort_keep_alive` in http_ana.c; seen on all four versions).
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::visitors::Request;
+use super::visitors::{CUT, Request};
 
 /// So long after its end HAProxy may be told of a container's death.
 const AFTERMATH: Duration = Duration::from_millis(500);
@@ -34,6 +39,8 @@ struct Line<'a> {
     status: &'a str,
     /// How the session ended: `SH--`.
     ended: &'a str,
+    /// `ac/fc/bc/sc/rc`: connections at that moment, and attempts.
+    counts: &'a str,
 }
 
 impl<'a> Line<'a> {
@@ -42,8 +49,8 @@ impl<'a> Line<'a> {
         let number = query.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
         let mut words = line.split(' ').skip(3);
         let (at, times, status) = (words.next()?, words.next()?, words.next()?);
-        let ended = words.nth(3)?;
-        Some((number, Self { at, times, status, ended }))
+        let (ended, counts) = (words.nth(3)?, words.next()?);
+        Some((number, Self { at, times, status, ended, counts }))
     }
 
     /// HAProxy had a connection to the server, and the server ended it before it
@@ -80,8 +87,8 @@ pub(crate) fn judge(requests: &[Request], endings: &[Ending], log: &Path) -> Ver
     for request in requests {
         let Some(failure) = &request.failure else { continue };
         let line = lines.get(&request.number);
-        let text = describe(request, failure, line);
-        let list = if line.is_some_and(|line| inherently(request, line, endings)) {
+        let text = describe(request, failure, line, endings);
+        let list = if request.post && was_cut_by_the_end(request, failure, line, endings) {
             &mut verdict.lost
         } else {
             &mut verdict.failed
@@ -91,22 +98,35 @@ pub(crate) fn judge(requests: &[Request], endings: &[Ending], log: &Path) -> Ver
     verdict
 }
 
-fn inherently(request: &Request, line: &Line<'_>, endings: &[Ending]) -> bool {
-    let end = request.due + request.took;
-    let ending = endings.iter().any(|ending| {
-        line.at.ends_with(&ending.container) && request.due <= ending.until && ending.from <= end + AFTERMATH
-    });
-    request.post && line.was_cut_by_server() && ending
+/// The request was under way to a container when that was ended.
+fn was_cut_by_the_end(request: &Request, failure: &str, line: Option<&Line<'_>>, endings: &[Ending]) -> bool {
+    let over = request.due + request.took;
+    let meanwhile = |ending: &&Ending| {
+        ending.from <= over && request.due <= ending.until && over <= ending.until + AFTERMATH
+    };
+    let mut ended = endings.iter().filter(meanwhile);
+    match line {
+        Some(line) => line.was_cut_by_server() && ended.any(|ending| line.at.ends_with(&ending.container)),
+        None => request.kept && failure == CUT && ended.next().is_some(),
+    }
 }
 
-fn describe(request: &Request, failure: &str, line: Option<&Line<'_>>) -> String {
+fn describe(request: &Request, failure: &str, line: Option<&Line<'_>>, endings: &[Ending]) -> String {
     let method = if request.post { "POST" } else { "GET" };
     let kind = if request.slow { "slow " } else { "" };
     let over = if request.kept { "kept connection" } else { "new connection" };
     let took = request.took.as_secs_f64() * 1e3;
     let told = match line {
-        Some(Line { at, times, status, ended }) => format!("HAProxy: {at} {times} {status} {ended}"),
+        Some(Line { at, times, status, ended, counts }) => {
+            format!("HAProxy: {at} {times} {status} {ended} {counts}")
+        }
         None => "HAProxy wrote nothing".to_owned(),
     };
-    format!("n={} {kind}{method}, {over}, {took:.0} ms: {failure}; {told}", request.number)
+    let last =
+        endings.iter().filter(|ending| ending.from <= request.due + request.took).max_by_key(|e| e.from);
+    let when = last.map_or(String::new(), |ending| {
+        let after = (request.due + request.took).saturating_duration_since(ending.from);
+        format!(", {:.1} ms after the order to end {}", after.as_secs_f64() * 1e3, ending.container)
+    });
+    format!("n={} {kind}{method}, {over}, {took:.1} ms: {failure}{when}; {told}", request.number)
 }

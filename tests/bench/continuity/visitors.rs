@@ -23,6 +23,9 @@ const PERIOD: Duration = Duration::from_millis(5);
 /// What a container takes for a slow request.
 const SLOW_MS: u64 = 250;
 
+/// The connection was closed before a byte of the answer had come.
+pub(crate) const CUT: &str = "cut before the answer";
+
 /// Every request of this program has its own number: it stands in the URL, and
 /// so in HAProxy's log.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -174,7 +177,7 @@ impl Connection {
         self.0.write_all(request).await?;
         let mut line = String::new();
         if self.0.read_line(&mut line).await? == 0 {
-            return Err(cut("before the answer"));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, CUT));
         }
         let status = line.get(9..12).and_then(|status| status.parse().ok());
         let (mut length, mut last) = (0, false);
