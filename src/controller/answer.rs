@@ -34,16 +34,22 @@ pub(super) struct DockerNews {
     connected: bool,
     version: Option<String>,
     error: Option<String>,
+    /// Why it can't tell about the tasks on other nodes of its swarm.
+    swarm: Option<String>,
 }
 
 impl DockerNews {
     pub(super) fn connected(&mut self, version: String) {
-        *self = Self { connected: true, version: Some(version), error: None };
+        (self.connected, self.version, self.error) = (true, Some(version), None);
     }
 
     pub(super) fn failed(&mut self, error: String) {
         self.connected = false;
         self.error = Some(error);
+    }
+
+    pub(super) fn swarm(&mut self, error: Option<String>) {
+        self.swarm = error.map(|error| format!("the swarm's tasks on other nodes are not known: {error}"));
     }
 }
 
@@ -101,6 +107,7 @@ impl Controller {
         if !self.listed {
             stale.push("Docker has not listed its containers yet".to_owned());
         }
+        stale.extend(self.docker.swarm.clone());
         let unreadable = self.told.all_unreadable().count();
         if unreadable > 0 {
             stale.push(format!("{unreadable} containers can't be inspected"));
@@ -120,7 +127,7 @@ impl Controller {
             docker: Docker {
                 connected: self.docker.connected,
                 engine_version: self.docker.version.clone(),
-                error: self.docker.error.clone(),
+                error: self.docker.error.clone().or_else(|| self.docker.swarm.clone()),
             },
             haproxy: Haproxy {
                 connected: link.is_some(),

@@ -543,6 +543,7 @@ impl Controller {
                 debug!(engine_version, api_version, "connected to Docker");
                 self.docker.connected(engine_version);
             }
+            Change::Swarm { error } => self.docker.swarm(error),
             Change::Disconnected { error } => {
                 self.metrics.error(ErrorKind::Docker);
                 self.docker.failed(error);
