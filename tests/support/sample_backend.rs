@@ -47,6 +47,9 @@ use tokio_util::task::TaskTracker;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
+/// After SIGTERM, for the first request of a connection that was just made.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// What SIGTERM does.
 #[derive(Clone, Copy, PartialEq)]
 enum OnTerm {
@@ -140,7 +143,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
 /// One connection, until the client closes it or, when all `ends`, its request is answered.
 async fn serve(stream: TcpStream, backend: Arc<Backend>, ends: CancellationToken) {
+    let begun = CancellationToken::new();
+    let begins = begun.clone();
     let service = service_fn(move |mut request| {
+        begins.cancel();
         let backend = Arc::clone(&backend);
         async move { Ok::<_, Infallible>(answer(&backend, &mut request).await) }
     });
@@ -150,8 +156,15 @@ async fn serve(stream: TcpStream, backend: Arc<Backend>, ends: CancellationToken
     // A connection that breaks is the client's affair.
     tokio::select! {
         _ = &mut connection => return,
-        () = ends.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = ends.cancelled() => {}
     }
+    // Whoever was let in a moment ago may still ask, once. (hyper would close; Go's server waits, too.)
+    tokio::select! {
+        _ = &mut connection => return,
+        () = begun.cancelled() => {}
+        () = tokio::time::sleep(FIRST_REQUEST) => {}
+    }
+    connection.as_mut().graceful_shutdown();
     let _ = connection.await;
 }
 

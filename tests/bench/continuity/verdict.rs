@@ -11,7 +11,7 @@
 //! Of such a request HAProxy logs 502 and `SH`, but only if it was the first one
 //! of its visitor's connection. Of a later one it logs nothing and closes the
 //! connection without an answer, on which it is the visitor who decides whether
-//! to ask again (`abort_keep_alive` in http_ana.c; seen on all four versions).
+//! to ask again (`abort_keep_alive` in its `http_ana.c`; seen on 3.0).
 
 use std::collections::HashMap;
 use std::path::Path;
