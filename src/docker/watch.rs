@@ -8,10 +8,11 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::address::DockerAddress;
@@ -47,6 +48,8 @@ pub struct WatchConfig {
     /// A container that lives on so long after its stop timeout has survived its
     /// stop signal, and is taken back.
     pub survival: Duration,
+    /// Whoever rings has everything listed and compared now.
+    pub relist: Arc<Notify>,
 }
 
 impl WatchConfig {
@@ -62,6 +65,7 @@ impl WatchConfig {
             backoff_floor: Duration::from_millis(100),
             backoff_ceiling: Duration::from_secs(10),
             survival: Duration::from_secs(2),
+            relist: Arc::default(),
         }
     }
 }
