@@ -15,6 +15,7 @@ use tracing::{debug, info};
 
 use crate::admin::listen::{ListenError, Listeners};
 use crate::admin::{AdminHandle, Ask, serve};
+use crate::backoff::Jitter;
 use crate::controller::{Config, Controller, Inputs};
 use crate::core::command::Check;
 use crate::core::container::EngineName;
@@ -127,8 +128,9 @@ async fn drive(
     };
     let controller_config = Config {
         mode: if keeper.is_some() { Mode::Spawn } else { Mode::Attach },
-        runtime_api,
+        runtime_api: Arc::new(runtime_api),
         engines,
+        jitter: Jitter::default(),
         rules,
         config,
         dir: PathBuf::from(settings.dir.as_str()),

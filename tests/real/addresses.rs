@@ -126,6 +126,7 @@ fn address(docker: &Docker, container: &str, network: &str, field: &str) -> Stri
 /// Rules 1 to 4 and 6 with HAProxy in a container of the first of two engines. It
 /// is found by the directory of its admin socket.
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story on one pair of engines, which take seconds to start")]
 fn from_a_container() {
     let (one, two) = (PrivateEngine::start("address", 1, &[]), PrivateEngine::start("address", 2, &[]));
     let _wire = Wire::between(&[&one, &two]);
