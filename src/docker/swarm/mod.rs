@@ -70,8 +70,7 @@ struct Due {
 struct Readings {
     services: bool,
     nodes: bool,
-    /// All of it, tasks included.
-    complete: bool,
+    tasks: bool,
 }
 
 /// Stands between an engine's watch and whoever follows its changes.
@@ -249,7 +248,7 @@ impl Swarm {
         match &self.role {
             None => false,
             Some(Role::None) => true,
-            Some(Role::Manager(_) | Role::Undecided(_)) => self.read.complete,
+            Some(Role::Manager(_) | Role::Undecided(_)) => self.read.tasks,
         }
     }
 
@@ -332,6 +331,7 @@ impl Swarm {
             Ok(answer) => answer,
             Err((question, error)) => return self.take_failure(question, &error).await,
         };
+        let mut whole = false;
         let news = match answer {
             Answer::Connected(client) => {
                 self.client = Some(*client);
@@ -360,17 +360,19 @@ impl Swarm {
                 if moved {
                     self.pace.moved(now);
                 }
-                self.read.complete |= self.read.services && self.read.nodes;
-                self.recovered().await?;
+                whole = true;
                 news
             }
             Answer::Missing(tasks) => self.roster.take_missing(tasks),
         };
-        if self.read.services && self.read.nodes && !self.roster.has_tasks() {
-            self.read.complete = true;
+        self.tell_news(news, asked).await?;
+        // Tasks are asked for last, if there are any.
+        whole |= self.read.services && self.read.nodes && !self.roster.has_tasks();
+        if whole {
+            self.read.tasks = true;
             self.recovered().await?;
         }
-        self.tell_news(news, asked).await
+        Ok(())
     }
 
     async fn take_role(&mut self, role: Role) -> Result<(), End> {
