@@ -44,9 +44,10 @@ use ask::{Answer, Asking, Question};
 use pace::{BOOK, Pace};
 use roster::{News, Roster};
 
-/// How long the first snapshot waits for the tasks on other nodes: told without
-/// them, it would take servers away that an earlier hapilot made.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the first snapshot waits for the tasks on other nodes. Then it is
+/// told without them, and that they are not known: what an earlier hapilot made
+/// for them stays.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a container waits until its service has been read.
 const SERVICE_PATIENCE: Duration = Duration::from_millis(250);
 /// Containers of services on an engine that manages no swarm ask for a look at
@@ -262,6 +263,11 @@ impl Swarm {
         if !ripe && Instant::now() < *until {
             return Ok(());
         }
+        if !ripe && matches!(change, Change::Snapshot { .. }) && self.told.is_none() {
+            let failure = self.failure.clone();
+            let waited = || format!("no answer within {} s", PATIENCE.as_secs());
+            self.degraded(failure.unwrap_or_else(waited)).await?;
+        }
         match self.held.take() {
             Some((change, _)) => self.pass(change).await,
             None => Ok(()),
@@ -445,6 +451,8 @@ impl Swarm {
             }
             Question::Role if !self.roster.is_manager() => {
                 tracing::debug!(engine = %self.config.address, %error, "its part in a swarm is not known");
+                // One in no swarm had told so once; whether this one is in any is open.
+                self.failure = Some(error.to_string());
                 Ok(())
             }
             Question::Role => self.degraded(error.to_string()).await,
