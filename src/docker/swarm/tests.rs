@@ -465,7 +465,8 @@ fn any_field_may_be_anything() {
         json!({}),
         json!(true),
     ];
-    let read: [(&str, fn(&[u8]) -> bool); 3] = [
+    type Reads = fn(&[u8]) -> bool;
+    let read: [(&str, Reads); 3] = [
         (TASKS, |bytes| answer::task(bytes).is_ok()),
         (SERVICES, |bytes| answer::service(bytes).is_ok()),
         (NODES, |bytes| answer::node(bytes).is_ok()),
