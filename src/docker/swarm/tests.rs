@@ -440,6 +440,7 @@ fn who_leaves_the_swarm_forgets_it() {
 /// panics.
 #[test]
 fn any_field_may_be_anything() {
+    type Reads = fn(&[u8]) -> bool;
     fn pointers(value: &Value, at: &str, all: &mut Vec<String>) {
         all.push(at.to_owned());
         match value {
@@ -465,7 +466,6 @@ fn any_field_may_be_anything() {
         json!({}),
         json!(true),
     ];
-    type Reads = fn(&[u8]) -> bool;
     let read: [(&str, Reads); 3] = [
         (TASKS, |bytes| answer::task(bytes).is_ok()),
         (SERVICES, |bytes| answer::service(bytes).is_ok()),
