@@ -10,10 +10,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use hapilot::admin::client::{AskError, Client};
-use hapilot::cli::{Action, Cli, ClientArgs, RenderArgs, RunArgs, exit};
+use hapilot::cli::{Action, CheckArgs, Cli, ClientArgs, RenderArgs, RoleArgs, RunArgs, exit};
+use hapilot::keepalived;
 use hapilot::logging::{self, one_line};
 use hapilot::report::{Health, Verdict};
-use hapilot::settings::{self, LogSettings, Settings};
+use hapilot::role::{self, Role};
+use hapilot::settings::{self, CheckSettings, KeepalivedSettings, LogSettings, RuntimeApi, Settings};
 use hapilot::shutdown::Signals;
 
 /// For what is cut short by a second signal to end by itself.
@@ -34,7 +36,8 @@ fn main() -> ExitCode {
         Action::Render(args) => render(args),
         Action::Status(args) => ask(args, async |client| show(&client.status().await?, args.json)),
         Action::Plan(args) => ask(args, async |client| show(&client.plan().await?, args.json)),
-        Action::Check(args) => ask(args, async |client| check(&client.health().await?, args.json)),
+        Action::Check(args) => check(args),
+        Action::Role(args) => tell(args),
     };
     ExitCode::from(ended.unwrap_or_else(|(code, error)| {
         // Nothing is left to do if stderr is closed.
@@ -73,10 +76,16 @@ fn run(args: &RunArgs) -> Result<u8, Failure> {
 
 fn render(args: &RenderArgs) -> Result<u8, Failure> {
     let settings = Settings::new(&args.values).map_err(failure(exit::USAGE))?;
-    let client = Client::new(settings::admin_socket(&settings.dir));
-    let text = match wait(client.render())? {
-        Err(error) if error.is_absent() => hapilot::render(&settings).map_err(failure(exit::FAILED))?,
-        answer => answer.map_err(failure(exit::HAPILOT_SILENT))?,
+    let text = if args.keepalived.keepalived {
+        let program = std::env::current_exe().unwrap_or_default();
+        let settings = KeepalivedSettings::new(&args.keepalived, &settings, &program.to_string_lossy());
+        keepalived::render(&settings.map_err(failure(exit::USAGE))?)
+    } else {
+        let client = Client::new(settings::admin_socket(&settings.dir));
+        match wait(client.render())? {
+            Err(error) if error.is_absent() => hapilot::render(&settings).map_err(failure(exit::FAILED))?,
+            answer => answer.map_err(failure(exit::HAPILOT_SILENT))?,
+        }
     };
     if args.json {
         let json = serde_json::json!({ "configuration": text });
@@ -104,10 +113,12 @@ fn ask(
     question: impl AsyncFnOnce(Client) -> Result<u8, AnswerError>,
 ) -> Result<u8, Failure> {
     let dir = settings::dir(&args.dir).map_err(failure(exit::USAGE))?;
-    wait(question(Client::new(settings::admin_socket(&dir))))?.map_err(|error| {
-        let code = if matches!(error, AnswerError::Ask(_)) { exit::HAPILOT_SILENT } else { exit::FAILED };
-        (code, error.into())
-    })
+    wait(question(Client::new(settings::admin_socket(&dir))))?.map_err(unanswered)
+}
+
+fn unanswered(error: AnswerError) -> Failure {
+    let code = if matches!(error, AnswerError::Ask(_)) { exit::HAPILOT_SILENT } else { exit::FAILED };
+    (code, error.into())
 }
 
 /// A runtime on this thread, for one exchange.
@@ -123,7 +134,39 @@ fn show<T: Display + Serialize>(report: &T, json: bool) -> Result<u8, AnswerErro
     Ok(exit::WELL)
 }
 
-fn check(health: &Health, json: bool) -> Result<u8, AnswerError> {
+fn check(args: &CheckArgs) -> Result<u8, Failure> {
+    let settings = CheckSettings::new(args).map_err(failure(exit::USAGE))?;
+    if let Some(socket) = &settings.haproxy {
+        return check_haproxy(socket, settings.timeout, args.json);
+    }
+    let client = Client::new(settings::admin_socket(&settings.dir)).within(settings.timeout);
+    wait(async { judge(&client.health().await?, args.json) })?.map_err(unanswered)
+}
+
+fn check_haproxy(socket: &RuntimeApi, timeout: Duration, json: bool) -> Result<u8, Failure> {
+    let error = wait(hapilot::check_haproxy(socket, timeout))?.err().map(|error| one_line(&error));
+    let text = if json {
+        format!("{:#}\n", serde_json::json!({ "haproxy": { "connected": error.is_none(), "error": error } }))
+    } else {
+        error.as_ref().map_or_else(|| "well\n".to_owned(), |error| format!("{error}\n"))
+    };
+    print(&text).map_err(failure(exit::FAILED))?;
+    Ok(if error.is_none() { exit::WELL } else { exit::HAPROXY_SILENT })
+}
+
+/// The file first: a hapilot that is just starting reads it after its socket is
+/// there, so it gets the role in one way or the other.
+fn tell(args: &RoleArgs) -> Result<u8, Failure> {
+    let role: Role = args.role.parse().map_err(failure(exit::USAGE))?;
+    let dir = settings::dir(&args.dir).map_err(failure(exit::USAGE))?;
+    role::keep(dir.as_ref(), role).map_err(failure(exit::FAILED))?;
+    match wait(Client::new(settings::admin_socket(&dir)).tell(role))? {
+        Err(error) if !error.is_absent() => Err(failure(exit::HAPILOT_SILENT)(error)),
+        _ => Ok(exit::WELL),
+    }
+}
+
+fn judge(health: &Health, json: bool) -> Result<u8, AnswerError> {
     let verdict = health.verdict();
     if json {
         show(health, true)?;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::claim::Rejection;
 use crate::core::state::Admin;
+use crate::role::ToldRole;
 
 mod text;
 
@@ -39,6 +40,9 @@ pub struct Health {
     pub counts: Counts,
     /// The last error of a turn that has not been followed by a good turn.
     pub error: Option<String>,
+    /// What keepalived last told; `None` without it. Only the admin server knows.
+    #[serde(default)]
+    pub role: Option<ToldRole>,
 }
 
 /// hapilot itself.

@@ -34,9 +34,13 @@ use crate::report::Mode;
 use crate::runtime_api::{Client, ClientError, RuntimeApiAddress, Timeouts};
 
 mod answer;
+mod attempt;
+mod down;
 mod files;
 mod told;
 
+use attempt::{Attempt, attempted, closed};
+use down::DownFile;
 use files::{Files, pool};
 use told::Told;
 
@@ -111,6 +115,7 @@ pub struct Controller {
     /// How many connections in a row ended soon after they stood.
     short_lived: u32,
     files: Files,
+    down: DownFile,
     told: Told,
     restarts: Restarts,
     /// HAProxy's version as far as it was ever seen.
@@ -140,8 +145,6 @@ pub struct Controller {
     refused: Backoff,
     deleting: Backoff,
 }
-
-type Attempt = AbortOnDropHandle<Result<Client, ClientError>>;
 
 /// When an event came, and when Docker had told what it is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -191,6 +194,7 @@ impl Controller {
         }
         Self {
             files,
+            down: DownFile::new(&config.dir),
             told: Told::default(),
             restarts: Restarts::default(),
             version: config.version,
@@ -246,6 +250,10 @@ impl Controller {
                 () = closed(self.link.as_mut()) => self.lost("HAProxy closed the connection"),
                 () = sleep_until(next) => {}
             }
+        }
+        if self.config.mode == Mode::Spawn {
+            // It is about to end: its partner takes over before visitors notice.
+            self.down.write(true);
         }
         // An open session would count as a request in flight.
         self.link = None;
@@ -341,6 +349,7 @@ impl Controller {
                 }
                 self.version = Some(client.version());
                 self.haproxy.connected(&client);
+                self.down.write(false);
                 self.link = Some(Link::new(client));
                 let now = Instant::now();
                 self.connected_at = now;
@@ -354,6 +363,10 @@ impl Controller {
             }
             Err(error) => {
                 self.due.connect = Instant::now() + self.connecting.next();
+                // What can't be used by hapilot may well serve its visitors.
+                if error.is_retryable() {
+                    self.down.write(true);
+                }
                 if self.haproxy.failed(&error.to_string()) {
                     self.metrics.error(ErrorKind::Haproxy);
                     if error.is_retryable() {
@@ -570,30 +583,5 @@ impl Controller {
                 }
             }
         }
-    }
-}
-
-/// The end of an attempt to connect; for ever without one.
-async fn attempted(attempt: &mut Option<Attempt>) -> Result<Client, ClientError> {
-    let ended = match attempt {
-        Some(running) => running.await,
-        None => std::future::pending().await,
-    };
-    *attempt = None;
-    match ended {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Only the runtime's own end cancels it while it is held.
-            Err(_cancelled) => std::future::pending().await,
-        },
-    }
-}
-
-/// Waits until the peer closes an idle connection; for ever without one.
-async fn closed(link: Option<&mut Link>) {
-    match link {
-        Some(link) => link.client_mut().closed().await,
-        None => std::future::pending().await,
     }
 }

@@ -22,6 +22,7 @@ fn health() -> Health {
         },
         counts: Counts::default(),
         error: None,
+        role: None,
     }
 }
 

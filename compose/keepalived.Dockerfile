@@ -1,0 +1,10 @@
+# keepalived beside HAProxy and hapilot (compose/pair.yml), with the hapilot that it calls as built on
+# the host: cargo build --release --locked --bin hapilot
+ARG BASE=debian:trixie-slim
+FROM $BASE
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends keepalived \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
+COPY target/release/hapilot /usr/local/bin/hapilot
+# The settings of its configuration are variables: `hapilot render --help`. Only VRRP, no IPVS.
+CMD ["sh", "-ec", "hapilot render --keepalived >/etc/keepalived/keepalived.conf; exec keepalived --dont-fork --log-console --vrrp"]
