@@ -3,8 +3,9 @@
 ARG BASE=debian:trixie-slim
 FROM $BASE
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends keepalived \
+    && apt-get install -y --no-install-recommends keepalived iproute2 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
 COPY target/release/hapilot /usr/local/bin/hapilot
-# The settings of its configuration are variables: `hapilot render --help`. Only VRRP, no IPVS.
-CMD ["sh", "-ec", "hapilot render --keepalived >/etc/keepalived/keepalived.conf; exec keepalived --dont-fork --log-console --vrrp"]
+COPY compose/keepalived-entrypoint.sh /usr/local/bin/keepalived-entrypoint
+# The settings of its configuration are variables: `hapilot render --help`.
+ENTRYPOINT ["keepalived-entrypoint"]

@@ -13,7 +13,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-pub use pair::{CheckArgs, KeepalivedArgs, RoleArgs};
+pub use pair::{CheckArgs, KeepalivedArgs, LeaveArgs, RoleArgs};
 
 mod pair;
 
@@ -41,6 +41,8 @@ pub mod defaults {
     pub const ROUTER_ID: &str = "51";
     /// `check --timeout`.
     pub const CHECK_TIMEOUT: &str = "10s";
+    /// `leave --timeout`: a partner that would rather not have it takes 5 s.
+    pub const LEAVE_TIMEOUT: &str = "8s";
 }
 
 /// Exit codes. `2` is left out on purpose: Docker reserves it for health checks.
@@ -56,6 +58,8 @@ pub mod exit {
     pub const HAPILOT_SILENT: u8 = 4;
     /// `check`: what hapilot knows is out of date (the Docker engine is lost).
     pub const STALE: u8 = 5;
+    /// `check --servers`: HAProxy reaches none of its servers.
+    pub const UNREACHED: u8 = 6;
     /// A flag or a variable is wrong (`EX_USAGE` of sysexits.h).
     pub const USAGE: u8 = 64;
     /// A second signal cut the shutdown short (128 + SIGINT, as shells count).
@@ -102,6 +106,13 @@ does not run reads it when it starts.
 
 Exit status: 0 told or kept, 1 failed, 4 a running hapilot does not answer, 64 a role or flag is wrong.";
 
+const LEAVE_EXIT: &str = "\
+keepalived stays, and does not take the address again unless the partner is at
+fault; when it is started anew, all is as before.
+
+Exit status: 0 this machine does not hold the address (any more), 1 its partner
+did not take it in time, 64 a flag or variable is wrong.";
+
 const CHECK_EXIT: &str = "\
 Exit status, for health checks and keepalived:
   0   well: HAProxy and Docker answer, and nothing is left to do
@@ -109,8 +120,10 @@ Exit status, for health checks and keepalived:
   3   HAProxy does not answer
   4   hapilot does not answer
   5   stale: hapilot's knowledge is out of date (the Docker engine is lost)
-  With --haproxy only 0, 1, 3 and 64: HAProxy answers and is not about to end, or not.
+  6   with --servers: HAProxy reaches none of its servers
   64  a flag or variable is wrong
+With --haproxy only 0, 1, 3 and 64: HAProxy answers and is not about to end, or not.
+With --servers only 0, 1, 4, 6 and 64: whatever else is not well.
 
 Example, in a compose file:
   healthcheck: { test: [\"CMD\", \"hapilot\", \"check\"], interval: 5s }";
@@ -150,6 +163,9 @@ pub enum Action {
     /// Tell hapilot which of a pair this machine is now (keepalived calls it)
     #[command(after_help = ROLE_EXIT)]
     Role(RoleArgs),
+    /// Give the virtual address to the partner, before keepalived is stopped here
+    #[command(after_help = LEAVE_EXIT)]
+    Leave(LeaveArgs),
 }
 
 /// Flags of `run`.
@@ -305,7 +321,7 @@ mod tests {
                 // What says what to do is no setting.
                 let action_itself = matches!(
                     (action.get_name(), id),
-                    ("check", "haproxy") | ("render", "keepalived") | ("role", "role")
+                    ("check", "haproxy" | "servers") | ("render", "keepalived") | ("role", "role")
                 );
                 if !action_itself && !matches!(id, "json" | "help" | "version") {
                     assert!(arg.get_env().is_some(), "{} of {} has no variable", id, action.get_name());

@@ -5,21 +5,23 @@ use std::fmt::Display;
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use hapilot::admin::client::{AskError, Client};
-use hapilot::cli::{Action, CheckArgs, Cli, ClientArgs, RenderArgs, RoleArgs, RunArgs, exit};
+use hapilot::cli::{Action, CheckArgs, Cli, ClientArgs, LeaveArgs, RenderArgs, RoleArgs, RunArgs, exit};
 use hapilot::keepalived;
 use hapilot::logging::{self, one_line};
-use hapilot::report::{Health, Verdict};
+use hapilot::report::{Health, Status, Verdict};
 use hapilot::role::{self, Role};
 use hapilot::settings::{self, CheckSettings, KeepalivedSettings, LogSettings, RuntimeApi, Settings};
 use hapilot::shutdown::Signals;
 
 /// For what is cut short by a second signal to end by itself.
 const ABORT_TIME: Duration = Duration::from_secs(1);
+/// Between two looks at the role that keepalived told.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Two threads: the controller on one, the admin server and sockets on the other.
 const THREADS: usize = 2;
 
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Action::Plan(args) => ask(args, async |client| show(&client.plan().await?, args.json)),
         Action::Check(args) => check(args),
         Action::Role(args) => tell(args),
+        Action::Leave(args) => leave(args),
     };
     ExitCode::from(ended.unwrap_or_else(|(code, error)| {
         // Nothing is left to do if stderr is closed.
@@ -108,6 +111,11 @@ enum AnswerError {
     Print(#[from] io::Error),
 }
 
+/// The partner is away, or worse.
+#[derive(Debug, thiserror::Error)]
+#[error("the partner did not take the address in time; it stays here")]
+struct StillHere;
+
 fn ask(
     args: &ClientArgs,
     question: impl AsyncFnOnce(Client) -> Result<u8, AnswerError>,
@@ -140,7 +148,25 @@ fn check(args: &CheckArgs) -> Result<u8, Failure> {
         return check_haproxy(socket, settings.timeout, args.json);
     }
     let client = Client::new(settings::admin_socket(&settings.dir)).within(settings.timeout);
-    wait(async { judge(&client.health().await?, args.json) })?.map_err(unanswered)
+    let judged = async {
+        if args.servers {
+            reached(&client.status().await?, args.json)
+        } else {
+            judge(&client.health().await?, args.json)
+        }
+    };
+    wait(judged)?.map_err(unanswered)
+}
+
+fn reached(status: &Status, json: bool) -> Result<u8, AnswerError> {
+    let unreached = status.unreached();
+    let text = match unreached {
+        _ if json => format!("{:#}\n", serde_json::json!({ "unreached": unreached })),
+        Some(down) => format!("HAProxy reaches none of its {down} servers\n"),
+        None => "well\n".to_owned(),
+    };
+    print(&text)?;
+    Ok(if unreached.is_some() { exit::UNREACHED } else { exit::WELL })
 }
 
 fn check_haproxy(socket: &RuntimeApi, timeout: Duration, json: bool) -> Result<u8, Failure> {
@@ -163,6 +189,25 @@ fn tell(args: &RoleArgs) -> Result<u8, Failure> {
     match wait(Client::new(settings::admin_socket(&dir)).tell(role))? {
         Err(error) if !error.is_absent() => Err(failure(exit::HAPILOT_SILENT)(error)),
         _ => Ok(exit::WELL),
+    }
+}
+
+/// keepalived tells by the role when the partner has taken over.
+fn leave(args: &LeaveArgs) -> Result<u8, Failure> {
+    let dir = settings::dir(&args.dir).map_err(failure(exit::USAGE))?;
+    let timeout = settings::leave_timeout(args).map_err(failure(exit::USAGE))?;
+    let weight = format!("{}\n", keepalived::LEAVING);
+    std::fs::write(dir.join(keepalived::WEIGHT_FILE), weight).map_err(failure(exit::FAILED))?;
+    let deadline = Instant::now() + timeout;
+    loop {
+        let kept = role::kept(dir.as_ref()).map_err(failure(exit::FAILED))?;
+        if kept.is_none_or(|told| told.role != Role::Master) {
+            return Ok(exit::WELL);
+        }
+        if Instant::now() >= deadline {
+            return Err(failure(exit::FAILED)(StillHere));
+        }
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 

@@ -203,6 +203,18 @@ impl Status {
     }
 }
 
+impl Status {
+    /// How many servers visitors should be led to, if HAProxy reaches none of
+    /// them; `None` if it reaches one, if there are none, or if HAProxy is away.
+    #[must_use]
+    pub fn unreached(&self) -> Option<usize> {
+        let servers = || self.hosts.iter().flat_map(|host| &host.servers);
+        let down = servers().filter(|server| server.state == ServerState::Down).count();
+        let reached = servers().any(|server| server.state == ServerState::Up);
+        (self.health.haproxy.connected && down > 0 && !reached).then_some(down)
+    }
+}
+
 /// A host and the backend that serves it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct HostStatus {

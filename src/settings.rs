@@ -14,7 +14,7 @@ use crate::cli::{LogArgs, Values, defaults};
 mod pair;
 mod parse;
 
-pub use pair::{CheckSettings, Interface, KeepalivedSettings, Preference, VirtualAddress};
+pub use pair::{CheckSettings, Interface, KeepalivedSettings, Preference, VirtualAddress, leave_timeout};
 use parse::{Flag, flag};
 pub use parse::{SafePath, SettingsError};
 

@@ -82,11 +82,25 @@ pub struct CheckArgs {
     /// Ask HAProxy itself, whether hapilot runs or not, and only whether it serves
     #[arg(long)]
     pub haproxy: bool,
+    /// Only whether HAProxy reaches any of its servers
+    #[arg(long, conflicts_with = "haproxy")]
+    pub servers: bool,
     /// With --haproxy: HAProxy's admin socket [default: <DIR>/admin.sock]
     #[arg(long, value_name = "SOCKET", env = "HAPILOT_RUNTIME_API", hide_env_values = true)]
     pub runtime_api: Option<String>,
     /// How long an answer may take
     #[arg(long, value_name = "DURATION", env = "HAPILOT_CHECK_TIMEOUT", hide_env_values = true, default_value = defaults::CHECK_TIMEOUT)]
+    pub timeout: String,
+}
+
+/// Flags of `leave`.
+#[derive(Debug, Clone, Args)]
+pub struct LeaveArgs {
+    /// Directory of hapilot
+    #[arg(long, value_name = "DIR", env = "HAPILOT_DIR", hide_env_values = true, default_value = defaults::DIR)]
+    pub dir: String,
+    /// How long the partner is waited for
+    #[arg(long, value_name = "DURATION", env = "HAPILOT_LEAVE_TIMEOUT", hide_env_values = true, default_value = defaults::LEAVE_TIMEOUT)]
     pub timeout: String,
 }
 

@@ -12,7 +12,7 @@ use super::{
     HAPROXY_SOCKET_NAME, HaproxyMode, RUNTIME_API, RuntimeApi, SOCKET_LIMIT, Settings, dir, given, or,
     runtime_api,
 };
-use crate::cli::{CheckArgs, KeepalivedArgs, defaults};
+use crate::cli::{CheckArgs, KeepalivedArgs, LeaveArgs, defaults};
 
 const INTERFACE: Flag = flag("--interface", "HAPILOT_INTERFACE");
 const VIRTUAL: Flag = flag("--virtual-address", "HAPILOT_VIRTUAL_ADDRESS");
@@ -23,6 +23,7 @@ const ROLE: Flag = flag("--role", "HAPILOT_ROLE");
 const NOPREEMPT: Flag = flag("--nopreempt", "HAPILOT_NOPREEMPT");
 const PROGRAM: Flag = flag("--hapilot", "HAPILOT_PROGRAM");
 const TIMEOUT: Flag = flag("--timeout", "HAPILOT_CHECK_TIMEOUT");
+const LEAVE_TIMEOUT: Flag = flag("--timeout", "HAPILOT_LEAVE_TIMEOUT");
 
 /// Virtual addresses of one pair: an advertisement that names more doesn't fit
 /// every network.
@@ -240,6 +241,17 @@ impl CheckSettings {
         )?;
         Ok(Self { dir, haproxy, timeout })
     }
+}
+
+/// How long `leave` waits for the partner, 0 s to 10 min.
+pub fn leave_timeout(args: &LeaveArgs) -> Result<Duration, SettingsError> {
+    parse::duration(
+        LEAVE_TIMEOUT,
+        or(&args.timeout, defaults::LEAVE_TIMEOUT),
+        Duration::ZERO,
+        Duration::from_secs(600),
+        "0s to 10m",
+    )
 }
 
 #[cfg(test)]

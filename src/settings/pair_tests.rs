@@ -132,6 +132,17 @@ fn prefixes_and_sockets_have_their_defaults() {
     assert!(attached("/run/\"x.sock").is_err());
 }
 
+fn check_within(timeout: &str) -> Result<CheckSettings, SettingsError> {
+    CheckSettings::new(&CheckArgs {
+        dir: String::new(),
+        json: false,
+        haproxy: false,
+        servers: false,
+        runtime_api: None,
+        timeout: timeout.to_owned(),
+    })
+}
+
 #[test]
 fn what_check_asks() {
     let check = |change: fn(&mut CheckArgs)| {
@@ -139,6 +150,7 @@ fn what_check_asks() {
             dir: String::new(),
             json: false,
             haproxy: false,
+            servers: false,
             runtime_api: None,
             timeout: String::new(),
         };
@@ -153,17 +165,8 @@ fn what_check_asks() {
     assert_eq!(own, Some(RuntimeApi::Unix("/run/hapilot/admin.sock".into())));
     assert!(check(|a| (a.haproxy, a.runtime_api) = (true, Some("x".into()))).is_err());
     for timeout in ["0s", "49ms", "61s", "1"] {
-        let mut args = timeout.to_owned();
-        assert!(
-            CheckSettings::new(&CheckArgs {
-                dir: String::new(),
-                json: false,
-                haproxy: false,
-                runtime_api: None,
-                timeout: std::mem::take(&mut args),
-            })
-            .is_err(),
-            "{timeout}"
-        );
+        let message = check_within(timeout).unwrap_err().to_string();
+        assert!(message.contains("HAPILOT_CHECK_TIMEOUT"), "{message}");
     }
+    assert_eq!(check_within("1500ms").unwrap().timeout, Duration::from_millis(1500));
 }

@@ -43,7 +43,7 @@ fn help(arguments: &[&str]) -> String {
 #[test]
 fn help_texts() {
     insta::assert_snapshot!("help", help(&["--help"]));
-    for action in ["run", "status", "plan", "render", "check", "role"] {
+    for action in ["run", "status", "plan", "render", "check", "role", "leave"] {
         insta::assert_snapshot!(format!("help_{action}"), help(&[action, "--help"]));
     }
 }
@@ -276,6 +276,58 @@ fn check_of_haproxy_itself() {
     assert_eq!(json["haproxy"]["connected"], false);
     let (code, _, errors) = check(&["--runtime-api", "x"]);
     assert_eq!(code, i32::from(exit::USAGE), "{errors}");
+}
+
+#[test]
+fn check_of_the_servers_alone() {
+    let cases: [(&[ServerState], bool, u8); 6] = [
+        (&[ServerState::Up], true, exit::WELL),
+        (&[ServerState::Down, ServerState::Up], true, exit::WELL),
+        (&[ServerState::Down, ServerState::Maint], true, exit::UNREACHED),
+        // Nobody is to be led there.
+        (&[ServerState::Drain], true, exit::WELL),
+        (&[], true, exit::WELL),
+        // Who has no connection to HAProxy can't know.
+        (&[ServerState::Down], false, exit::WELL),
+    ];
+    for (states, connected, expected) in cases {
+        let mut status = status();
+        let server = status.hosts[0].servers[0].clone();
+        status.hosts[0].servers =
+            states.iter().map(|&state| ServerStatus { state, ..server.clone() }).collect();
+        status.health.haproxy.connected = connected;
+        let stub = Stub::start(status);
+        let (code, text, errors) = stub.ask(&["check", "--servers"]);
+        assert_eq!((code, errors.as_str()), (i32::from(expected), ""), "{states:?}");
+        assert_eq!(text.starts_with("HAProxy reaches none of its 1 servers"), expected == exit::UNREACHED);
+    }
+}
+
+#[test]
+fn leaving_waits_for_the_partner() {
+    let temp = tempfile::tempdir().unwrap();
+    let leave =
+        |timeout: &str| outcome(hapilot().args(["leave", "--timeout", timeout, "--dir"]).arg(temp.path()));
+    // Nobody was ever master here.
+    assert_eq!(leave("0s"), (0, String::new(), String::new()));
+    let weight = temp.path().join(hapilot::keepalived::WEIGHT_FILE);
+    assert_eq!(std::fs::read_to_string(&weight).unwrap(), "-100\n");
+    std::fs::write(&weight, "0\n").unwrap();
+    role::keep(temp.path(), Role::Master).unwrap();
+    let (code, _, errors) = leave("50ms");
+    assert_eq!(code, i32::from(exit::FAILED));
+    assert!(errors.contains("did not take the address"), "{errors}");
+    // As keepalived would: the partner takes it when the priority has fallen.
+    std::fs::write(&weight, "0\n").unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while std::fs::read_to_string(&weight).unwrap() != "-100\n" {
+                std::thread::yield_now();
+            }
+            role::keep(temp.path(), Role::Backup).unwrap();
+        });
+        assert_eq!(leave("30s"), (0, String::new(), String::new()));
+    });
 }
 
 #[test]
