@@ -2,11 +2,11 @@
 
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
-.PHONY: help build setup demo demo-down test bench fmt lint audit
+.PHONY: help build setup demo demo-down demo-pair demo-pair-down test bench-pair bench fmt lint audit
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## hapilot and the sample service, optimised
 	cargo build --release --locked --features sample --bins
@@ -17,6 +17,12 @@ demo: build ## HAProxy, hapilot and three sample services, on this machine
 demo-down: ## removes all that the demo made
 	compose/setup/demo.sh down
 
+demo-pair: build ## two load balancers under keepalived, and a failover
+	compose/setup/demo.sh up pair
+
+demo-pair-down: ## removes all that the pair's demo made
+	compose/setup/demo.sh down pair
+
 setup: build ## what the tests need: tools, HAProxy 2.6 to 3.4, a Docker engine, images
 	tests/setup/tools.sh
 	tests/setup/haproxy.sh
@@ -26,6 +32,11 @@ setup: build ## what the tests need: tools, HAProxy 2.6 to 3.4, a Docker engine,
 test: setup ## all tests
 	cargo nextest run --locked --all-targets --no-fail-fast --retries 0
 	cargo test --doc --locked
+
+bench-pair: build ## how long a failover of the pair takes (HAPILOT_BENCH_TIMES=20)
+	compose/setup/engine.sh
+	compose/setup/images.sh
+	cargo bench --locked --bench pair -- pair
 
 bench: build ## the benchmarks, with real HAProxy
 	tests/setup/haproxy.sh

@@ -86,7 +86,7 @@ Examples:
   hapilot run --runtime-api tcp:haproxy:9999 --haproxy-container edge
 
 Signals: SIGTERM or SIGINT ends it softly within --grace, a second one at once;
-SIGHUP reads all of HAProxy's state at once.
+SIGHUP reads all of HAProxy's state and Docker's list at once.
 Exit status: 0 ended by a signal, 1 failed, 64 a flag or variable is wrong,
 130 the end was cut short by a second signal.";
 
@@ -224,8 +224,8 @@ pub struct Values {
     #[arg(long, value_name = "SOCKET", env = "HAPILOT_RUNTIME_API", hide_env_values = true)]
     pub runtime_api: Option<String>,
 
-    /// The container HAProxy runs in: its networks decide which address of a container is used [default: none,
-    /// HAProxy runs on the host]
+    /// The container HAProxy runs in, or `host`: its networks decide which address of a container is used
+    /// [default: found out, `hapilot status` says what]
     #[arg(long, value_name = "NAME", env = "HAPILOT_HAPROXY_CONTAINER", hide_env_values = true)]
     pub haproxy_container: Option<String>,
 

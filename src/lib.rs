@@ -38,5 +38,6 @@ pub mod role;
 pub mod run;
 pub mod settings;
 pub mod shutdown;
+pub mod whereabouts;
 
 pub use run::{RunError, check_haproxy, render, run};

@@ -486,7 +486,7 @@ mod tests {
             (
                 "hapilot.colour",
                 "it is not a label that hapilot knows; \
-                 it knows hapilot.host, hapilot.network, hapilot.port, hapilot.weight",
+                 it knows hapilot.haproxy, hapilot.host, hapilot.network, hapilot.port, hapilot.weight",
             ),
         ];
         for (key, reason) in cases {

@@ -11,26 +11,19 @@
 //! * a host without a free backend is blocked, and no other host is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::claim::{self, Claim, Rejection};
 use super::command::Capabilities;
-use super::container::{Container, ContainerId, Health, NetworkMode, RunState};
-use super::endpoint::{self, Vantage};
+use super::container::{Container, ContainerId, EngineName, Health, NetworkMode, RunState};
+use super::endpoint::{Reach, Spot, Vantage};
 use super::name::{BackendKey, BackendName, MapWord, ServerName};
+pub use super::place::{Clues, HaproxyPlace, Link};
+use super::place::{Found, Search};
 use super::slots::Slots;
 use super::state::{Admin, Backend, Map, Observed, Server, State};
-use kept::{Kept, keep_names, kept};
-
-/// Where HAProxy runs, as the operator said or hapilot found out.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum HaproxyPlace {
-    /// On the engine's host.
-    Host,
-    /// In the container of this name or id (or beginning of an id).
-    Container(String),
-}
+use kept::{Kept, Unread, keep_names, kept};
+pub use reach::EngineHost;
 
 /// The part of a state that a comparison looks at.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,7 +80,7 @@ pub struct Blocked {
 struct Tenant {
     container: Arc<Container>,
     server: ServerName,
-    address: Option<IpAddr>,
+    reach: Option<Reach>,
     claims: Vec<Claim>,
     rejections: Vec<Rejection>,
 }
@@ -95,14 +88,16 @@ struct Tenant {
 /// All containers, and the desired state that follows.
 #[derive(Debug)]
 pub struct Desired {
-    place: HaproxyPlace,
+    search: Search,
+    found: Found,
+    engines: BTreeMap<EngineName, EngineHost>,
     prefer_ipv6: bool,
     vantage: Vantage,
-    /// The container HAProxy is in, once it was seen.
-    own: Option<ContainerId>,
+    /// HAProxy has been observed.
+    answered: bool,
     tenants: BTreeMap<ContainerId, Tenant>,
     by_key: BTreeMap<BackendKey, BTreeSet<ContainerId>>,
-    by_address: BTreeMap<IpAddr, BTreeSet<ContainerId>>,
+    by_spot: BTreeMap<Spot, BTreeSet<ContainerId>>,
     /// Containers that live in another one's network namespace.
     guests: BTreeMap<ContainerId, BTreeSet<ContainerId>>,
     slots: Slots,
@@ -116,27 +111,25 @@ pub struct Desired {
     /// Containers whose rejections may have changed.
     touched: BTreeSet<ContainerId>,
     /// Containers that run and of which nothing was ever known.
-    unread: BTreeSet<ContainerId>,
+    unread: Unread,
     /// Their servers, which stay as they are.
     kept: Kept,
 }
 
 impl Desired {
-    /// Nothing is known yet.
+    /// Nothing is known yet, of one engine.
     #[must_use]
     pub fn new(place: HaproxyPlace, prefer_ipv6: bool) -> Self {
-        let vantage = match place {
-            HaproxyPlace::Host => Vantage::Host,
-            HaproxyPlace::Container(_) => Vantage::Networks(BTreeSet::new()),
-        };
-        Self {
-            place,
+        let mut desired = Self {
+            search: Search::new(place),
+            found: Found::Nowhere(String::new()),
+            engines: BTreeMap::new(),
             prefer_ipv6,
-            vantage,
-            own: None,
+            vantage: Vantage::host(),
+            answered: false,
             tenants: BTreeMap::new(),
             by_key: BTreeMap::new(),
-            by_address: BTreeMap::new(),
+            by_spot: BTreeMap::new(),
             guests: BTreeMap::new(),
             slots: Slots::default(),
             state: State::default(),
@@ -145,9 +138,11 @@ impl Desired {
             dirty: BTreeSet::new(),
             all_dirty: true,
             touched: BTreeSet::new(),
-            unread: BTreeSet::new(),
+            unread: Unread::default(),
             kept: Kept::new(),
-        }
+        };
+        desired.look_around();
+        desired
     }
 
     /// Takes a full list: what is not in it is gone.
@@ -169,8 +164,7 @@ impl Desired {
         }
         let unknown = |id: &&ContainerId| !self.tenants.contains_key(*id);
         let unread: BTreeSet<ContainerId> = unreadable.iter().filter(unknown).cloned().collect();
-        self.all_dirty |= unread != self.unread;
-        self.unread = unread;
+        self.all_dirty |= self.unread.replace(unread);
     }
 
     /// Takes new facts about one container. A container that neither runs nor
@@ -183,7 +177,7 @@ impl Desired {
             return;
         }
         let id = container.id.clone();
-        self.all_dirty |= self.unread.remove(&id);
+        self.all_dirty |= self.unread.read(&id);
         self.detach(&id);
         if let NetworkMode::Container(host) = &container.network_mode {
             self.guests.entry(host.clone()).or_default().insert(id.clone());
@@ -192,7 +186,7 @@ impl Desired {
         let tenant = Tenant {
             server: claim::server_name(&container),
             container: Arc::new(container),
-            address: None,
+            reach: None,
             claims: read.claims,
             rejections: read.rejections,
         };
@@ -202,7 +196,7 @@ impl Desired {
         self.tenants.insert(id.clone(), tenant);
         self.resolve(&id);
         self.resolve_guests(&id);
-        self.look_around(&id);
+        self.look_around_for(&id);
     }
 
     /// A container was told to end: it will, soon.
@@ -214,7 +208,7 @@ impl Desired {
 
     /// Forgets one container.
     pub fn remove(&mut self, id: &ContainerId) {
-        self.all_dirty |= self.unread.remove(id);
+        self.all_dirty |= self.unread.gone(id);
         self.detach(id);
         if self.tenants.remove(id).is_some() {
             self.resolve_guests(id);
@@ -230,6 +224,7 @@ impl Desired {
         self.leaving.extend(self.slots.loans().map(|(backend, _)| backend.clone()));
         self.blocked.clear();
         self.all_dirty = true;
+        self.answered();
     }
 
     /// Brings the desired state up to date and says which part of it may have
@@ -238,7 +233,8 @@ impl Desired {
         let all = std::mem::take(&mut self.all_dirty) || !self.kept.is_empty();
         let mut dirty = std::mem::take(&mut self.dirty);
         if all {
-            let kept = kept(observed, &self.slots, &self.unread, |ip| self.has_holder(ip));
+            let known = |id: &str| self.tenant_of(id).is_some();
+            let kept = kept(observed, &self.slots, &self.unread, known, |at| self.has_holder(at));
             dirty.extend(std::mem::replace(&mut self.kept, kept).into_keys());
             dirty.extend(self.kept.keys().cloned());
         }
@@ -326,16 +322,7 @@ impl Desired {
     /// The container behind a server's name, if it is known.
     #[must_use]
     pub fn container_of(&self, server: &ServerName) -> Option<&Container> {
-        let short = claim::id_of_server(server)?;
-        let from = ContainerId::new(short)?;
-        let (id, tenant) = self.tenants.range(from..).next()?;
-        id.as_str().starts_with(short).then_some(&*tenant.container)
-    }
-
-    /// From where HAProxy looks at the containers.
-    #[must_use]
-    pub fn vantage(&self) -> &Vantage {
-        &self.vantage
+        self.tenant_of(claim::id_of_server(server)?).map(|tenant| &*tenant.container)
     }
 
     /// How many containers claim something.
@@ -349,7 +336,7 @@ impl Desired {
         self.touched.insert(id.clone());
         let Some(tenant) = self.tenants.get(id) else { return };
         let keys: Vec<BackendKey> = tenant.claims.iter().map(|claim| claim.key.clone()).collect();
-        let address = tenant.address;
+        let spots = self.spots(tenant);
         if let NetworkMode::Container(host) = &tenant.container.network_mode {
             unlink(&mut self.guests, &host.clone(), id);
         }
@@ -357,123 +344,10 @@ impl Desired {
             unlink(&mut self.by_key, &key, id);
             self.dirty.insert(key);
         }
-        if let Some(address) = address {
-            unlink(&mut self.by_address, &address, id);
-            self.touch_address(address);
+        for spot in spots {
+            unlink(&mut self.by_spot, &spot, id);
+            self.touch_spot(&spot);
         }
-    }
-
-    /// Finds a container's address anew.
-    fn resolve(&mut self, id: &ContainerId) {
-        self.touched.insert(id.clone());
-        let Some(tenant) = self.tenants.get(id) else { return };
-        let lookup = |other: &ContainerId| self.tenants.get(other).map(|tenant| &*tenant.container);
-        let found = endpoint::address(&tenant.container, &self.vantage, self.prefer_ipv6, lookup);
-        let before = tenant.address;
-        let wanted = !tenant.claims.is_empty();
-        let keys: Vec<BackendKey> = tenant.claims.iter().map(|claim| claim.key.clone()).collect();
-        self.dirty.extend(keys);
-        let Some(tenant) = self.tenants.get_mut(id) else { return };
-        tenant.rejections = claim::claims(&tenant.container).rejections;
-        tenant.address = None;
-        match found {
-            Ok(address) if wanted => tenant.address = Some(address),
-            Err(rejection) if wanted => tenant.rejections.push(rejection),
-            // Nobody asked for it to be served, so nobody is told.
-            Ok(_) | Err(_) => {}
-        }
-        let after = tenant.address;
-        if before != after
-            && let Some(before) = before
-        {
-            unlink(&mut self.by_address, &before, id);
-            self.touch_address(before);
-        }
-        if let Some(after) = after {
-            self.by_address.entry(after).or_default().insert(id.clone());
-            self.touch_address(after);
-        }
-    }
-
-    fn resolve_guests(&mut self, id: &ContainerId) {
-        let guests: Vec<ContainerId> = self.guests.get(id).into_iter().flatten().cloned().collect();
-        for guest in guests {
-            self.resolve(&guest);
-        }
-    }
-
-    /// If new facts are about HAProxy's own container, or the one whose network
-    /// namespace it shares: finds its networks anew. Should they have changed,
-    /// everybody's address may have. While it is not there, the last ones stay.
-    fn look_around(&mut self, news: &ContainerId) {
-        let HaproxyPlace::Container(wanted) = &self.place else { return };
-        let Some(tenant) = self.tenants.get(news) else { return };
-        if is_called(&tenant.container, wanted) {
-            self.own = Some(news.clone());
-        }
-        let Some(own) = self.own.as_ref().and_then(|own| self.tenants.get(own)) else { return };
-        let namespace = self.owner(&own.container);
-        if own.container.id != *news && namespace.id != *news {
-            return;
-        }
-        let vantage = match namespace.network_mode {
-            NetworkMode::Host => Vantage::Host,
-            _ => Vantage::Networks(namespace.networks.keys().cloned().collect()),
-        };
-        if vantage != self.vantage {
-            self.vantage = vantage;
-            let all: Vec<ContainerId> = self.tenants.keys().cloned().collect();
-            for id in all {
-                self.resolve(&id);
-            }
-        }
-    }
-
-    /// Everyone who has (or had) a part in an address is to be looked at again.
-    fn touch_address(&mut self, address: IpAddr) {
-        let Some(sharers) = self.by_address.get(&address) else { return };
-        self.touched.extend(sharers.iter().cloned());
-        let sharers = sharers.iter();
-        let keys = sharers.filter_map(|id| self.tenants.get(id)).flat_map(|tenant| &tenant.claims);
-        self.dirty.extend(keys.map(|claim| claim.key.clone()));
-    }
-
-    /// True if a container that is known has the address for itself.
-    fn has_holder(&self, address: IpAddr) -> bool {
-        let sharers = self.by_address.get(&address).into_iter().flatten();
-        let mut owners =
-            sharers.filter_map(|id| self.tenants.get(id)).map(|other| self.owner(&other.container));
-        owners.any(|owner| owner.network_mode != NetworkMode::Host)
-    }
-
-    /// The namespace that an address of this container belongs to.
-    fn owner<'a>(&'a self, container: &'a Container) -> &'a Container {
-        match &container.network_mode {
-            NetworkMode::Container(id) => self.tenants.get(id).map_or(container, |host| &host.container),
-            _ => container,
-        }
-    }
-
-    /// The container that has this one's address, if it isn't its own.
-    fn usurper(&self, tenant: &Tenant) -> Option<&Container> {
-        let own = self.owner(&tenant.container);
-        if own.network_mode == NetworkMode::Host {
-            return None;
-        }
-        let sharers = self.by_address.get(&tenant.address?)?;
-        let owners =
-            sharers.iter().filter_map(|id| self.tenants.get(id)).map(|other| self.owner(&other.container));
-        let last = owners.max_by_key(|owner| (owner.started_at, &owner.id))?;
-        (last.id != own.id).then_some(last)
-    }
-
-    fn rejections_of(&self, tenant: &Tenant) -> Vec<Rejection> {
-        let mut all = tenant.rejections.clone();
-        if let (Some(other), Some(address)) = (self.usurper(tenant), tenant.address) {
-            let reason = format!("{address} is held by container {}, which started later", other.id);
-            all.push(Rejection::new(&tenant.container, "address", &reason));
-        }
-        all
     }
 
     /// Recomputes one key; returns the backends that are concerned.
@@ -532,9 +406,11 @@ impl Desired {
         let mut servers = Vec::new();
         let mut unfit = Vec::new();
         for tenant in tenants {
-            let Some(address) = tenant.address else { continue };
             let Some(claim) = tenant.claims.iter().find(|claim| claim.key == *key) else { continue };
-            if self.usurper(tenant).is_some() {
+            let Some(address) = tenant.reach.as_ref().and_then(|reach| reach.at(claim.port)) else {
+                continue;
+            };
+            if self.is_usurped(tenant) {
                 continue;
             }
             let admin = match tenant.container.run {
@@ -547,7 +423,6 @@ impl Desired {
             {
                 unfit.push(servers.len());
             }
-            let address = SocketAddr::new(address, claim.port);
             servers.push((tenant.server.clone(), Server { address, admin, weight: claim.weight }));
         }
         // A container that Docker calls unhealthy, or that was told to end, takes
@@ -572,11 +447,6 @@ impl Desired {
     }
 }
 
-/// True if the operator's word for a container means this one.
-fn is_called(container: &Container, word: &str) -> bool {
-    &*container.name == word || (word.len() >= 12 && container.id.as_str().starts_with(word))
-}
-
 fn unlink<K: Ord + Clone>(index: &mut BTreeMap<K, BTreeSet<ContainerId>>, key: &K, id: &ContainerId) {
     if let Some(ids) = index.get_mut(key) {
         ids.remove(id);
@@ -587,6 +457,7 @@ fn unlink<K: Ord + Clone>(index: &mut BTreeMap<K, BTreeSet<ContainerId>>, key: &
 }
 
 mod kept;
+mod reach;
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ pub mod container;
 pub mod claim;
 pub mod endpoint;
 pub mod label;
+pub mod place;
 pub mod restarts;
 
 pub mod desired;

@@ -5,30 +5,34 @@
 //! used for.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bollard::errors::Error as BollardError;
-use bollard::models::{ContainerSummary, EventMessage};
+use bollard::models::{ContainerSummary, EventMessage, Network};
 use bollard::query_parameters::{EventsOptions, InspectContainerOptions};
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::Request;
+use hyper::body::Incoming;
 
 use super::address::DockerAddress;
 use super::array::ArraySplitter;
-use super::convert::{self, Listed, Sight};
+use super::convert::{self, Listed};
 use super::error::DockerError;
+use super::networks::Networks;
 use super::transport::Transport;
 use crate::core::container::{Container, ContainerId};
-use crate::core::endpoint::Vantage;
 
 /// Running and paused containers: `{"status":["running","paused"]}`.
 const LIST: &str = "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%2C%22paused%22%5D%7D";
-/// How much of an error's body is read.
-const ERROR_BODY: usize = 64 << 10;
-/// How many containers may each share the network of the next.
-const SIGHT_HOPS: usize = 8;
+/// All networks, without who stands on them.
+const NETWORKS: &str = "/networks";
+/// How much is read of a body that is not taken apart while it arrives.
+const SMALL_BODY: usize = 1 << 20;
 
 /// How long each kind of call may take, answer included.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +45,8 @@ pub struct Deadlines {
     pub inspect: Duration,
     /// One list. A busy engine needs seconds for 10,000 containers.
     pub list: Duration,
+    /// One list of networks: short, because an inspect may wait for it.
+    pub networks: Duration,
 }
 
 impl Default for Deadlines {
@@ -50,6 +56,7 @@ impl Default for Deadlines {
             ping: Duration::from_secs(5),
             inspect: Duration::from_secs(5),
             list: Duration::from_secs(30),
+            networks: Duration::from_secs(1),
         }
     }
 }
@@ -70,6 +77,7 @@ pub struct DockerClient {
     transport: Transport,
     address: String,
     deadlines: Deadlines,
+    networks: Arc<Networks>,
 }
 
 impl DockerClient {
@@ -98,7 +106,7 @@ impl DockerClient {
             API_DEFAULT_VERSION,
         )
         .map_err(|error| DockerError::bollard(&address, "connect", deadlines.connect, &error))?;
-        let client = Self { docker, transport, address, deadlines };
+        let client = Self { docker, transport, address, deadlines, networks: Arc::default() };
         let engine = client.negotiate().await?;
         client.transport.set_version(&engine.api_version);
         Ok((client, engine))
@@ -114,7 +122,38 @@ impl DockerClient {
         let what = || format!("inspect of {id}");
         let call = self.docker.inspect_container(id.as_str(), None::<InspectContainerOptions>);
         let answer = self.call(what, self.deadlines.inspect, call).await?;
-        convert::container(answer).map_err(|error| DockerError::garbage(what(), error))
+        let mut container =
+            convert::container(answer).map_err(|error| DockerError::garbage(what(), error))?;
+        self.learn_networks(&self.networks.unknown(&container, Instant::now())).await;
+        self.networks.complete(&mut container);
+        Ok(container)
+    }
+
+    /// Asks about all networks, so that not every inspect has to.
+    pub(super) async fn learn_all_networks(&self) {
+        self.ask_networks(NETWORKS.to_owned()).await;
+    }
+
+    async fn learn_networks(&self, ids: &[String]) {
+        // Identifiers are the engine's own words; others are not put into a path.
+        let plain = |id: &&String| id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let quoted: Vec<String> = ids.iter().filter(plain).map(|id| format!("%22{id}%22")).collect();
+        if !quoted.is_empty() {
+            self.ask_networks(format!("{NETWORKS}?filters=%7B%22id%22%3A%5B{}%5D%7D", quoted.join("%2C")))
+                .await;
+        }
+    }
+
+    /// An engine that does not tell is no reason to do without its containers.
+    async fn ask_networks(&self, path: String) {
+        let each = |element: &[u8]| match serde_json::from_slice::<Network>(element) {
+            Ok(network) => self.networks.told(&network),
+            Err(error) => tracing::debug!(%error, "an element of the list of networks can't be read"),
+        };
+        let list = self.read_array("networks", &path, each);
+        if let Err(error) = in_time("networks", self.deadlines.networks, list).await {
+            tracing::debug!(engine = self.address, %error, "the engine does not tell about its networks");
+        }
     }
 
     /// Calls `each` for every running or paused container, while the list
@@ -122,26 +161,10 @@ impl DockerClient {
     /// identifier is handed on, and not even that if it has none.
     pub async fn list(
         &self,
-        each: impl FnMut(Result<Listed, Option<ContainerId>>),
+        mut each: impl FnMut(Result<Listed, Option<ContainerId>>),
     ) -> Result<(), DockerError> {
-        let after = self.deadlines.list;
-        match tokio::time::timeout(after, self.read_list(each)).await {
-            Ok(result) => result,
-            Err(_) => Err(DockerError::Timeout { what: "list".into(), after }),
-        }
-    }
-
-    /// From where the container `id` (HAProxy's own) reaches others; follows
-    /// `container:` modes.
-    pub async fn vantage_of(&self, id: &ContainerId) -> Result<Vantage, DockerError> {
-        let mut id = id.clone();
-        for _ in 0..SIGHT_HOPS {
-            match convert::sight(&self.inspect(&id).await?) {
-                Sight::From(vantage) => return Ok(vantage),
-                Sight::SameAs(other) => id = other,
-            }
-        }
-        Err(DockerError::garbage(format!("inspect of {id}"), "the network modes go round in a circle"))
+        let list = self.read_array("list", LIST, |element| each(read_element(element)));
+        in_time("list", self.deadlines.list, list).await
     }
 
     /// The engine's events, unread: nothing is sent before the first poll.
@@ -179,36 +202,68 @@ impl DockerClient {
         })
     }
 
-    async fn read_list(
+    /// Calls `each` with the text of every element of an array, while it arrives.
+    async fn read_array(
         &self,
-        mut each: impl FnMut(Result<Listed, Option<ContainerId>>),
+        what: &'static str,
+        path: &str,
+        mut each: impl FnMut(&[u8]),
     ) -> Result<(), DockerError> {
-        const WHAT: &str = "list";
-        let request = Request::get(format!("{}{LIST}", self.transport.base()))
+        let mut body = self.get(what, path).await?;
+        let mut splitter = ArraySplitter::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame
+                .map_err(|error| DockerError::Broken { what: what.into(), reason: error.to_string() })?;
+            let Some(bytes) = frame.data_ref() else { continue };
+            splitter.feed(bytes, &mut each).map_err(|error| DockerError::garbage(what, error))?;
+        }
+        splitter.finish().map_err(|error| DockerError::garbage(what, error))
+    }
+
+    /// The body of an answer of success.
+    async fn get(&self, what: &'static str, path: &str) -> Result<Incoming, DockerError> {
+        let request = Request::get(format!("{}{path}", self.transport.base()))
             .body(Either::Left(Full::default()))
-            .map_err(|error| DockerError::garbage(WHAT, error))?;
+            .map_err(|error| DockerError::garbage(what, error))?;
         let response = self
             .transport
             .send(request)
             .await
-            .map_err(|error| DockerError::transport(&self.address, WHAT, &error))?;
-        let (head, mut body) = response.into_parts();
-        if !head.status.is_success() {
-            let read =
-                Limited::new(body, ERROR_BODY).collect().await.map(http_body_util::Collected::to_bytes);
-            let text = read.unwrap_or_default();
-            return Err(DockerError::status(WHAT, head.status.as_u16(), &String::from_utf8_lossy(&text)));
+            .map_err(|error| DockerError::transport(&self.address, what, &error))?;
+        let (head, body) = response.into_parts();
+        if head.status.is_success() {
+            return Ok(body);
         }
-        let mut splitter = ArraySplitter::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame
-                .map_err(|error| DockerError::Broken { what: WHAT.into(), reason: error.to_string() })?;
-            let Some(bytes) = frame.data_ref() else { continue };
-            splitter
-                .feed(bytes, |element| each(read_element(element)))
-                .map_err(|error| DockerError::garbage(WHAT, error))?;
-        }
-        splitter.finish().map_err(|error| DockerError::garbage(WHAT, error))
+        let read = Limited::new(body, SMALL_BODY).collect().await.map(http_body_util::Collected::to_bytes);
+        let text = read.unwrap_or_default();
+        Err(DockerError::status(what, head.status.as_u16(), &String::from_utf8_lossy(&text)))
+    }
+
+    /// What the engine says about itself, unread.
+    pub(super) async fn info(&self) -> Result<Bytes, DockerError> {
+        let broken = |reason: String| DockerError::Broken { what: "info".into(), reason };
+        in_time("info", self.deadlines.inspect, async {
+            let body = Limited::new(self.get("info", "/info").await?, SMALL_BODY);
+            let body =
+                body.collect().await.map_err(|error| broken(super::error::shown(&error.to_string())))?;
+            Ok(body.to_bytes())
+        })
+        .await
+    }
+
+    /// Calls `each` with the text of every element that a manager tells of a
+    /// kind (`services`, `nodes`, `tasks`) with these filters.
+    pub(super) async fn swarm(
+        &self,
+        kind: &'static str,
+        filters: &[(&str, Vec<&str>)],
+        each: impl FnMut(&[u8]),
+    ) -> Result<(), DockerError> {
+        let path = match filters {
+            [] => format!("/{kind}"),
+            _ => format!("/{kind}?filters={}", encoded(filters)),
+        };
+        in_time(kind, self.deadlines.inspect, self.read_array(kind, &path, each)).await
     }
 
     async fn call<T>(
@@ -239,6 +294,34 @@ fn read_element(element: &[u8]) -> Result<Listed, Option<ContainerId>> {
         tracing::warn!(error, "an element of Docker's list can't be read");
         serde_json::from_slice::<OnlyId>(element).ok().and_then(|element| ContainerId::new(&element.id))
     })
+}
+
+/// What `call` comes to within this time.
+async fn in_time<T>(
+    what: &str,
+    after: Duration,
+    call: impl Future<Output = Result<T, DockerError>>,
+) -> Result<T, DockerError> {
+    match tokio::time::timeout(after, call).await {
+        Ok(result) => result,
+        Err(_) => Err(DockerError::Timeout { what: what.into(), after }),
+    }
+}
+
+/// Filters as a part of a query.
+fn encoded(filters: &[(&str, Vec<&str>)]) -> String {
+    let filters: HashMap<&str, &Vec<&str>> = filters.iter().map(|(key, values)| (*key, values)).collect();
+    let json = serde_json::to_string(&filters).unwrap_or_default();
+    let mut text = String::with_capacity(json.len() * 2);
+    for byte in json.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a text never fails.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
 }
 
 /// A call's name, built only if an error needs it.

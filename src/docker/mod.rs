@@ -18,7 +18,9 @@ pub mod watch;
 mod array;
 mod follow;
 mod inventory;
+mod networks;
 mod signal;
+mod swarm;
 mod transport;
 
 pub use address::{DockerAddress, TlsMaterial};

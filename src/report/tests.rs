@@ -15,6 +15,7 @@ fn health() -> Health {
         docker: Docker { connected: true, engine_version: Some("27.1.2".into()), error: None },
         haproxy: Haproxy {
             connected: true,
+            place: None,
             version: Some("3.0.11".into()),
             pid: Some(123),
             uptime_seconds: Some(11_000),
@@ -135,6 +136,17 @@ fn who_is_cut_off_is_never_well() {
         assert!(!sealed.converged);
         assert_eq!(sealed.clone().sealed(), sealed);
     }
+}
+
+#[test]
+fn a_blocked_host_is_said_and_no_failure() {
+    let mut health = health();
+    assert_eq!(health.in_a_line(), "well\n");
+    health.counts.blocked = 2;
+    assert_eq!(health.verdict(), Verdict::Well);
+    assert_eq!(health.in_a_line(), "well, but 2 blocked, see `hapilot status`\n");
+    health.converged = false;
+    assert_eq!(health.in_a_line(), "not converged: 2 blocked, see `hapilot status`\n");
 }
 
 #[test]

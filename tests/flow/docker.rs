@@ -7,13 +7,14 @@
 mod fake_docker;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fake_docker::{FakeContainer, FakeDocker, Fault};
-use hapilot::core::container::{Container, ContainerId, Health, NetworkMode, RunState};
+use fake_docker::{FakeContainer, FakeDocker, Fault, network_id};
+use hapilot::core::container::{Container, ContainerId, Driver, Health, NetworkMode, RunState};
 use hapilot::docker::{Change, Deadlines, DockerAddress, DockerClient, DockerError, WatchConfig, watch};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -100,7 +101,7 @@ impl Scene {
                 }
                 self.unreadable.extend(unreadable.iter().cloned());
             }
-            Change::Connected { .. } | Change::Disconnected { .. } => {}
+            Change::Connected { .. } | Change::Disconnected { .. } | Change::Swarm { .. } => {}
         }
         change
     }
@@ -229,6 +230,36 @@ async fn an_event_costs_one_inspect_whatever_the_number_of_containers() {
     scene.until(|s| s.container(&id).is_some()).await;
     let after = scene.docker.calls();
     assert_eq!((after.list - before.list, after.inspect - before.inspect), (0, 1));
+}
+
+/// What only the engine's list of networks tells, and how often it is asked.
+#[tokio::test]
+async fn the_kind_of_a_network_is_asked_once() {
+    let (docker, dir) = engine();
+    docker.set_network(&network_id("closed"), "bridge", true);
+    docker.set_network("swarmnet", "overlay", false);
+    let first = docker.add(FakeContainer::new("first").network("closed", "127.0.0.2").overlay(
+        "farm",
+        "swarmnet",
+        "127.0.0.3",
+    ));
+    let mut scene = Scene::settled((docker, dir), |_| {}).await;
+    let kind = |scene: &Scene, id: &str, network: &str| {
+        let network =
+            scene.believed[&ContainerId::new(id).unwrap()].networks[network].network.clone().unwrap();
+        (network.driver, network.internal)
+    };
+    assert_eq!(kind(&scene, &first, "closed"), (Driver::Bridge, true));
+    assert_eq!(kind(&scene, &first, "farm"), (Driver::Overlay, false));
+    assert_eq!(scene.docker.calls().networks, 1);
+
+    scene.docker.set_network(&network_id("lan"), "macvlan", false);
+    for (name, calls) in [("second", 2), ("third", 2)] {
+        let id = scene.docker.run(FakeContainer::new(name).network("lan", "127.0.0.4"));
+        scene.until(|scene| scene.believed.contains_key(&ContainerId::new(&id).unwrap())).await;
+        assert_eq!(kind(&scene, &id, "lan"), (Driver::Other, false));
+        assert_eq!(scene.docker.calls().networks, calls, "{name}");
+    }
 }
 
 #[tokio::test]
@@ -529,14 +560,16 @@ async fn a_burst_is_few_updates_and_one_inspect_each() {
         scene.docker.container_event(id, "update");
         scene.docker.rename(id, "burst");
     }
-    let mut updates = 0;
+    let (mut updates, begin) = (0, Instant::now());
     while scene.believed.values().any(|container| &*container.name != "burst") {
         scene.next().await;
         updates += 1;
     }
     let inspects = scene.docker.calls().inspect - before.inspect;
     assert!(inspects <= 200, "{inspects} inspects for 200 events");
-    assert!(updates <= 10, "{updates} updates");
+    // What is found within 20 ms is told together, however busy the machine is.
+    let most = 2 + begin.elapsed().as_millis() / 20;
+    assert!(updates <= most, "{updates} updates, {most} expected at most");
 }
 
 #[tokio::test]
@@ -691,6 +724,19 @@ async fn a_missed_event_is_repaired_by_the_resync() {
 }
 
 #[tokio::test]
+async fn who_rings_has_everything_listed_now() {
+    let engine = engine();
+    let id = engine.0.add(web("web"));
+    let relist = Arc::new(Notify::new());
+    let bell = Arc::clone(&relist);
+    let mut scene = Scene::settled(engine, |config| config.relist = bell).await;
+    scene.docker.vanish(&id);
+    relist.notify_one();
+    scene.next().await;
+    assert!(scene.believed.is_empty());
+}
+
+#[tokio::test]
 async fn a_stream_found_dead_by_a_resync_is_opened_anew() {
     let engine = engine();
     let id = engine.0.add(web("web"));
@@ -755,19 +801,4 @@ async fn errors_of_connecting_say_what_to_do() {
     let closed = refused(&format!("tcp://127.0.0.1:{port}")).await;
     assert!(matches!(closed, DockerError::Unreachable { .. }), "{closed}");
     assert!(closed.to_string().contains(&port.to_string()) && closed.is_retryable(), "{closed}");
-}
-
-#[tokio::test]
-async fn a_vantage_is_followed_through_shared_networks() {
-    let (docker, _dir) = engine();
-    let owner = docker.add(web("owner").network("blue", "127.2.0.1"));
-    let sharer = docker.add(FakeContainer::new("sharer").network_mode(&format!("container:{owner}")));
-    let circle = docker.add(FakeContainer::new("circle").id("circle").network_mode("container:circle"));
-    let (client, _) = DockerClient::connect(&address(&docker), Deadlines::default(), 1).await.unwrap();
-    let of = async |id: &str| client.vantage_of(&ContainerId::new(id).unwrap()).await;
-    let wanted = hapilot::core::endpoint::Vantage::Networks(["blue".into(), "bridge".into()].into());
-    assert_eq!(of(&owner).await.unwrap(), wanted);
-    assert_eq!(of(&sharer).await.unwrap(), wanted);
-    assert!(of(&circle).await.unwrap_err().to_string().contains("circle"));
-    assert!(of("missing").await.unwrap_err().is_not_found());
 }

@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("shutdown", &[]),
     ("role", &[]),
     ("backoff", &[]),
+    ("whereabouts", &[]),
     ("runtime_api", &["core"]),
     ("docker", &["core", "backoff"]),
     ("haproxy_config", &["core"]),
