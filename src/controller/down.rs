@@ -36,7 +36,7 @@ impl DownFile {
             Ok(()) => self.says = Some(down),
             // Tried again with the next news; keepalived's own look at HAProxy is there too.
             Err(error) => {
-                warn!(path = %self.path.display(), %error, "keepalived can't be told how HAProxy is")
+                warn!(path = %self.path.display(), %error, "keepalived can't be told how HAProxy is");
             }
         }
     }

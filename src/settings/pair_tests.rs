@@ -3,6 +3,8 @@
 use super::*;
 use crate::cli::Values;
 
+type Change = fn(&mut KeepalivedArgs);
+
 fn args() -> KeepalivedArgs {
     KeepalivedArgs {
         keepalived: true,
@@ -28,7 +30,7 @@ fn refused(change: impl FnOnce(&mut KeepalivedArgs)) -> String {
 
 #[test]
 fn what_is_missing_is_named() {
-    let cases: [(fn(&mut KeepalivedArgs), &str); 6] = [
+    let cases: [(Change, &str); 6] = [
         (|a| a.interface = None, "--interface (or HAPILOT_INTERFACE) is needed with --keepalived: "),
         (|a| a.interface = Some(String::new()), "--interface "),
         (|a| a.virtual_address.clear(), "--virtual-address "),

@@ -60,8 +60,8 @@ fn main() {
     case(times, "HAProxy is killed", 1_000, || haproxy_killed(&pair));
     case(times, "the whole machine is killed", 1_000, || machine_killed(&pair));
     let cut = cut_and_healed(&pair, times);
-    case_of(cut.0, "cut off from the network", 1_000);
-    case_of(cut.1, "healed", 1_000);
+    case_of(&cut.0, "cut off from the network", 1_000);
+    case_of(&cut.1, "healed", 1_000);
     case(times.min(3), "hapilot is dead, a container dies", 1_000, || hapilot_dead(&pair));
     deployments(&pair, times.min(5));
 }
@@ -177,10 +177,10 @@ impl Outcome {
 }
 
 fn case(times: usize, name: &str, bound_ms: u64, mut one: impl FnMut() -> Outcome) {
-    case_of((0..times).map(|_| one()).collect(), name, bound_ms);
+    case_of(&(0..times).map(|_| one()).collect::<Vec<_>>(), name, bound_ms);
 }
 
-fn case_of(outcomes: Vec<Outcome>, name: &str, bound_ms: u64) {
+fn case_of(outcomes: &[Outcome], name: &str, bound_ms: u64) {
     let mut pauses: Vec<Duration> = outcomes.iter().map(|outcome| outcome.pause).collect();
     pauses.sort();
     let over = pauses.iter().filter(|pause| **pause > Duration::from_millis(bound_ms)).count();
@@ -205,7 +205,8 @@ fn around(pair: &Pair, event: impl FnOnce(), over: impl FnOnce(), mend: impl FnO
     event();
     over();
     std::thread::sleep(AROUND);
-    let outcome = Outcome::of(&load.end(), from, Instant::now());
+    let to = Instant::now();
+    let outcome = Outcome::of(&load.end(), from, to);
     mend();
     pair.is_well();
     outcome
@@ -260,9 +261,10 @@ fn cut_and_healed(pair: &Pair, times: usize) -> (Vec<Outcome>, Vec<Outcome>) {
         let gave = watches.iter().flat_map(pair::Watch::changes).filter(|&(at, held)| at > healed && !held);
         doubles.push(gave.map(|(at, _)| at - healed).min().unwrap());
         std::thread::sleep(2 * AROUND);
+        let to = Instant::now();
         let visits = load.end();
         cuts.push(Outcome::of(&visits, from, healed));
-        heals.push(Outcome::of(&visits, healed, Instant::now() - Duration::from_millis(100)));
+        heals.push(Outcome::of(&visits, healed, to));
         pair.is_well();
     }
     doubles.sort();
@@ -290,7 +292,7 @@ fn hapilot_dead(pair: &Pair) -> Outcome {
         || {
             eventually("HAProxy has taken it out", || {
                 let has = pair.has(Side::One)?;
-                let server = has.servers.iter().find(|line| line.contains(" ") && line.contains("victim"));
+                let server = has.servers.iter().find(|line| line.contains("-victim-"));
                 // SRV_ST_STOPPED is 0.
                 let down = server.is_some_and(|line| line.split(' ').nth(5) == Some("0"));
                 down.then_some(()).ok_or_else(|| format!("{server:?}"))
@@ -320,12 +322,12 @@ fn deployments(pair: &Pair, times: usize) {
         all.push(around(
             pair,
             || {
-                for index in 0..3 {
+                for (index, replica) in replicas.iter_mut().enumerate() {
                     let new = start_replica(pair, &format!("new-{round}-{index}"));
                     if index == 1 {
                         kill("-KILL", pair.pid(Side::One, "haproxy"));
                     }
-                    let old = std::mem::replace(&mut replicas[index], new);
+                    let old = std::mem::replace(replica, new);
                     pair.docker.run(&["stop", &old]);
                     pair.docker.run(&["rm", &old]);
                 }
@@ -339,7 +341,7 @@ fn deployments(pair: &Pair, times: usize) {
             pair.docker.run(&["rm", "-f", &replica]);
         }
     }
-    case_of(all, "a deployment, and HAProxy is killed", 1_000);
+    case_of(&all, "a deployment, and HAProxy is killed", 1_000);
     equal.sort();
     println!(
         "both sides were equal, server by server and map by map, {} ms (p50), {} ms (max) after the deployment (bound 1000)",

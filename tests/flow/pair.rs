@@ -1,5 +1,5 @@
 //! Two hapilots with the same containers: whatever the order in which each of
-//! them heard of what, their HAProxies have the same servers under the same names.
+//! them heard of what, each `HAProxy` has the same servers under the same names.
 //!
 //! What lives here: that property. What it must not know: keepalived, sockets.
 

@@ -151,7 +151,7 @@ impl Pair {
     pub(crate) fn has(&self, side: Side) -> Result<Contents, String> {
         let mut maps = BTreeMap::new();
         for line in self.runtime_api(side, "show map")?.lines() {
-            let path = line.split(['(', ')']).nth(1).filter(|path| path.ends_with(".map"));
+            let path = line.split(['(', ')']).nth(1).filter(|path| path.contains("/maps/"));
             let Some(path) = path else { continue };
             let name = path.rsplit('/').next().unwrap().to_owned();
             let entries = self.runtime_api(side, &format!("show map {path}"))?;
