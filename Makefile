@@ -2,11 +2,11 @@
 
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
-.PHONY: help build setup demo demo-down demo-pair demo-pair-down test bench-pair bench fmt lint audit
+.PHONY: help build setup demo demo-down demo-pair demo-pair-down test simulate bench bench-continuity bench-pair fmt lint audit
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## hapilot and the sample service, optimised
 	cargo build --release --locked --features sample --bins
@@ -33,14 +33,23 @@ test: setup ## all tests
 	cargo nextest run --locked --all-targets --no-fail-fast --retries 0
 	cargo test --doc --locked
 
-bench-pair: build ## how long a failover of the pair takes (HAPILOT_BENCH_TIMES=20)
-	compose/setup/engine.sh
-	compose/setup/images.sh
-	cargo bench --locked --bench pair -- pair
+simulate: ## random histories against the model of HAProxy, SEEDS=500 of each version
+	HAPILOT_SIM_SEEDS=$(or $(SEEDS),500) cargo nextest run --locked --no-fail-fast --test simulation
 
 bench: build ## the benchmarks, with real HAProxy
 	tests/setup/haproxy.sh
-	cargo bench --locked --bench '*'
+	cargo bench --locked --bench convergence --bench events --bench footprint --bench engine
+
+bench-continuity: build ## does a visitor notice anything? 200 requests/s, real Docker engine, a quarter of an hour
+	tests/setup/haproxy.sh
+	compose/setup/engine.sh
+	compose/setup/images.sh sample
+	cargo bench --locked --bench continuity
+
+bench-pair: build ## how long a failover of the pair takes, 200 requests/s, HAPILOT_BENCH_TIMES=20 of each
+	compose/setup/engine.sh
+	compose/setup/images.sh
+	cargo bench --locked --bench pair
 
 fmt: ## formats the code
 	cargo fmt --all

@@ -236,7 +236,9 @@ impl DockerClient {
         }
         let read = Limited::new(body, SMALL_BODY).collect().await.map(http_body_util::Collected::to_bytes);
         let text = read.unwrap_or_default();
-        Err(DockerError::status(what, head.status.as_u16(), &String::from_utf8_lossy(&text)))
+        let said = serde_json::from_slice::<Complaint>(&text).map(|complaint| complaint.message);
+        let said = said.unwrap_or_else(|_| String::from_utf8_lossy(&text).into_owned());
+        Err(DockerError::status(what, head.status.as_u16(), &said))
     }
 
     /// What the engine says about itself, unread.
@@ -294,6 +296,12 @@ fn read_element(element: &[u8]) -> Result<Listed, Option<ContainerId>> {
         tracing::warn!(error, "an element of Docker's list can't be read");
         serde_json::from_slice::<OnlyId>(element).ok().and_then(|element| ContainerId::new(&element.id))
     })
+}
+
+/// The body of an answer of failure.
+#[derive(serde::Deserialize)]
+struct Complaint {
+    message: String,
 }
 
 /// What `call` comes to within this time.

@@ -43,9 +43,7 @@ const ADVERTISEMENT: Duration = Duration::from_millis(200);
 const NETWORK: u8 = 247;
 
 fn main() {
-    // A quarter of an hour: only for those who name it, not among all benchmarks.
-    if !std::env::args().any(|argument| argument == "pair") {
-        println!("the pair: make bench-pair");
+    if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
     let times = std::env::var("HAPILOT_BENCH_TIMES").ok().filter(|text| !text.is_empty());
