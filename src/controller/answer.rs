@@ -108,6 +108,7 @@ impl Controller {
             },
             counts: counts.unwrap_or_else(|| self.counts()),
             error: self.trouble.clone(),
+            role: None,
         }
     }
 

@@ -40,7 +40,7 @@ impl Controller {
                     self.take_facts(&engine, container, first, now);
                 }
                 self.take_unreadable(&engine, &unreadable);
-                let complete = self.engines.all_listed();
+                let complete = self.engines.all_whole();
                 self.reconcile.desired_mut().set_complete(complete);
                 self.wake = true;
                 // What lies on disk may be from another life.
@@ -67,7 +67,12 @@ impl Controller {
                 debug!(%engine, engine_version, api_version, "connected to Docker");
                 self.engines.connected(&engine, engine_version);
             }
-            Change::Swarm { error } => self.engines.swarm(&engine, error),
+            Change::Swarm { error } => {
+                self.engines.swarm(&engine, error);
+                let complete = self.engines.all_whole();
+                self.reconcile.desired_mut().set_complete(complete);
+                self.wake = true;
+            }
             Change::Disconnected { error } => {
                 self.metrics.error(ErrorKind::Docker);
                 let desired = self.reconcile.desired();

@@ -20,6 +20,8 @@ struct Engine {
     connected: bool,
     /// Its first list has arrived: from now on an absent container is gone.
     listed: bool,
+    /// It has once told all that it has, tasks on other nodes included.
+    whole: bool,
     version: Option<String>,
     error: Option<String>,
     /// Why it can't tell about the tasks on other nodes of its swarm.
@@ -62,11 +64,13 @@ impl Engines {
     pub(super) fn swarm(&mut self, name: &EngineName, error: Option<String>) {
         let engine = self.engines.entry(name.clone()).or_default();
         engine.swarm = error.map(|error| format!("the swarm's tasks on other nodes are not known: {error}"));
+        engine.whole |= engine.listed && engine.swarm.is_none();
     }
 
     /// Its list has arrived. True if it is the first.
     pub(super) fn listed(&mut self, name: &EngineName) -> bool {
         let engine = self.engines.entry(name.clone()).or_default();
+        engine.whole |= engine.swarm.is_none();
         !std::mem::replace(&mut engine.listed, true)
     }
 
@@ -80,9 +84,9 @@ impl Engines {
         self.engines.values().any(|engine| engine.listed)
     }
 
-    /// True if every one has.
-    pub(super) fn all_listed(&self) -> bool {
-        self.engines.values().all(|engine| engine.listed)
+    /// False as long as one may have containers that it has never told of.
+    pub(super) fn all_whole(&self) -> bool {
+        self.engines.values().all(|engine| engine.whole)
     }
 
     /// What is not known because of them; nothing of those that don't answer.

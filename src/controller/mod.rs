@@ -37,12 +37,14 @@ use crate::runtime_api::Connect;
 mod answer;
 mod connection;
 mod containers;
+mod down;
 mod engines;
 mod files;
 mod meanwhile;
 mod told;
 
 use connection::{Attempt, attempted, closed};
+use down::DownFile;
 use engines::Engines;
 use files::{Files, pool};
 use meanwhile::Meanwhile;
@@ -125,6 +127,7 @@ pub struct Controller {
     /// How many connections in a row ended soon after they stood.
     short_lived: u32,
     files: Files,
+    down: DownFile,
     /// Questions that wait for the end of a call to HAProxy.
     asked: VecDeque<Ask>,
     told: Told,
@@ -212,6 +215,7 @@ impl Controller {
         }
         Self {
             files,
+            down: DownFile::new(&config.dir),
             asked: VecDeque::new(),
             told: Told::default(),
             restarts: Restarts::default(),
@@ -283,6 +287,10 @@ impl Controller {
                 Some(ask) = inputs.asks.recv() => self.answer(ask, &mut inputs).await,
                 () = sleep_until(next) => {}
             }
+        }
+        if self.config.mode == Mode::Spawn {
+            // It is about to end: its partner takes over before visitors notice.
+            self.down.write(true);
         }
         // An open session would count as a request in flight.
         self.link = None;
@@ -360,7 +368,7 @@ impl Controller {
     /// True if what is desired leaves nobody out: every engine has told what it
     /// has, or what HAProxy has of the others' is in it.
     fn is_whole(&self) -> bool {
-        self.listed && (self.grounded || self.engines.all_listed())
+        self.listed && (self.grounded || self.engines.all_whole())
     }
 
     async fn write_files(&mut self, now: Instant) {
