@@ -73,7 +73,7 @@ label! {
 }
 
 /// The values of the label `class`, in the order of [`class`].
-const CLASSES: [&str; 15] = [
+const CLASSES: [&str; 16] = [
     "add_backend",
     "publish_backend",
     "unpublish_backend",
@@ -89,6 +89,7 @@ const CLASSES: [&str; 15] = [
     "set_map",
     "del_map",
     "del_map_entry",
+    "set_server_health",
 ];
 
 fn class(command: &Command) -> usize {
@@ -108,6 +109,7 @@ fn class(command: &Command) -> usize {
         Command::SetMap { .. } => 12,
         Command::DelMap { .. } => 13,
         Command::DelMapEntry { .. } => 14,
+        Command::SetServerHealth { .. } => 15,
     }
 }
 
@@ -338,6 +340,7 @@ mod tests {
                 address,
                 weight: 1,
                 check: Check::default(),
+                slow_start_ms: None,
                 pool_keywords: false,
             },
             Command::EnableHealth { server: server.clone() },

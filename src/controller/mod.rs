@@ -29,7 +29,7 @@ use crate::docker::watch::Change;
 use crate::haproxy_config::ConfigSettings;
 use crate::haproxy_process::{ConfigQuestion, ProcessNews};
 use crate::metrics::{ErrorKind, Metrics};
-use crate::reconcile::{Link, Reconcile, Rules, TurnError};
+use crate::reconcile::{Link, News, Reconcile, Rules, TurnError};
 use crate::report::Mode;
 use crate::runtime_api::{Client, ClientError, RuntimeApiAddress, Timeouts};
 
@@ -56,6 +56,10 @@ const GOOD_CONNECTION: Duration = Duration::from_secs(5);
 const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Between two attempts at a deletion that HAProxy put off.
 const DELETION_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Between two looks whether the server has come up for which another one that
+/// should go still serves: at least and at most.
+const HOPING_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 /// What the loop works with.
 #[derive(Debug)]
@@ -139,6 +143,7 @@ pub struct Controller {
     connecting: Backoff,
     refused: Backoff,
     deleting: Backoff,
+    hoping: Backoff,
 }
 
 type Attempt = AbortOnDropHandle<Result<Client, ClientError>>;
@@ -211,6 +216,7 @@ impl Controller {
             connecting: Backoff::new(CONNECT_PAUSE.0, CONNECT_PAUSE.1),
             refused: Backoff::new(REFUSED_PAUSE.0, REFUSED_PAUSE.1),
             deleting: Backoff::new(DELETION_PAUSE.0, DELETION_PAUSE.1),
+            hoping: Backoff::new(HOPING_PAUSE.0, HOPING_PAUSE.1),
             link: None,
             attempt: None,
             connected_at: now,
@@ -429,6 +435,12 @@ impl Controller {
                 } else {
                     self.deleting.reset();
                 }
+                if turn.hoping > 0 {
+                    let due = now + self.hoping.next();
+                    self.due.turn = Some(self.due.turn.map_or(due, |other| other.min(due)));
+                } else {
+                    self.hoping.reset();
+                }
             }
             Err(error) => self.broke(&error),
         }
@@ -472,13 +484,14 @@ impl Controller {
     async fn observe(&mut self) {
         let Some(link) = self.link.as_mut() else { return };
         match self.reconcile.observe(link).await {
-            Ok(true) => {
+            Ok(News::State) => {
                 // It was not as remembered; until a turn has mended that,
                 // nobody may be told otherwise.
                 self.unsettle();
                 self.wake = true;
             }
-            Ok(false) => {}
+            Ok(News::Health) => self.wake = true,
+            Ok(News::None) => {}
             Err(error) => self.broke(&error),
         }
     }

@@ -8,7 +8,10 @@
 //!    first, before anything else: Docker may have handed their address on.
 //! 2. **Forget.** Hosts that nobody serves any more lose their map entry, so a
 //!    backend that is lent anew can't be reached under its old host.
-//! 3. **Make.** Backends and servers are made and take traffic.
+//! 3. **Make.** Backends and servers are made and take traffic. A container that
+//!    has just begun takes none before HAProxy's own check has seen it answer;
+//!    but where nobody else is, the first one is let in at once: its visitors
+//!    wait for it, which is better than an error.
 //! 4. **Switch.** Hosts are pointed at backends that are complete by now.
 //! 5. **Clear.** What nobody reaches any more is deleted, as far as HAProxy
 //!    allows it at this moment; the rest is left for a later turn.
@@ -23,7 +26,7 @@ use super::claim;
 use super::command::{Capabilities, Check, Command, ServerRef};
 use super::diff::Change;
 use super::name::{BackendName, ClassName, MapWord};
-use super::state::{Admin, Map, Server};
+use super::state::{Admin, Map, Observed, Server};
 
 /// Why a step is taken. Shown in logs and by `hapilot plan`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -43,8 +46,12 @@ pub enum Reason {
     HostMoved,
     /// No container claims the host any more.
     HostGone,
+    /// What its check asks differs.
+    Check,
     /// A loan of the pool is written down or crossed out.
     Loan,
+    /// Sessions went on for too long after their server had left service.
+    SessionLimit,
     /// A hand on the socket left it there.
     Stray,
 }
@@ -59,7 +66,9 @@ impl std::fmt::Display for Reason {
             Self::HostNew => "the host is claimed",
             Self::HostMoved => "the host moved to another backend",
             Self::HostGone => "no container claims it any more",
+            Self::Check => "its containers are checked otherwise",
             Self::Loan => "a backend of the pool is lent or comes back",
+            Self::SessionLimit => "its container is gone, and its sessions have had their time",
             Self::Stray => "hapilot did not write it",
         })
     }
@@ -108,17 +117,20 @@ impl Plan {
 pub fn is_clearing(command: &Command) -> bool {
     matches!(
         command,
-        Command::DelServer { .. } | Command::DelBackend { .. } | Command::UnpublishBackend { .. }
+        Command::ShutdownSessions { .. }
+            | Command::DelServer { .. }
+            | Command::DelBackend { .. }
+            | Command::UnpublishBackend { .. }
     )
 }
 
-/// What is known of a server that is to be deleted on an HAProxy where that is
-/// dangerous.
+/// What is known of a server that is out of service and could not be deleted yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RemovalFacts {
     /// Seconds since its state last changed (`srv_time_since_last_change`).
     pub unchanged_s: u32,
-    /// Sessions, queued requests and connections that it still has.
+    /// Sessions, queued requests and connections that it still has; counted
+    /// without prompt deletion only.
     pub busy: u64,
 }
 
@@ -129,8 +141,13 @@ pub struct Ground<'a> {
     pub capabilities: Capabilities,
     /// How it checks servers.
     pub check: Check,
-    /// For each server in question; needed without prompt deletion only.
+    /// What HAProxy has.
+    pub observed: &'a Observed,
+    /// For each server that could not be deleted yet.
     pub removals: &'a BTreeMap<ServerRef, RemovalFacts>,
+    /// For how long sessions of a server that left service may go on; then they
+    /// are cut. Without it one that nobody ends would keep the server for ever.
+    pub session_limit: Duration,
     /// Without prompt deletion: for how long a server must have been out of
     /// service. A request that waits for its retry shows in no counter, so it
     /// is (retries + 1) × (1 s + `timeout connect`).
@@ -156,10 +173,73 @@ pub fn plan(changes: &[Change], ground: &Ground<'_>) -> Plan {
         })
         .collect();
     let filling: BTreeSet<&BackendName> = changes.iter().filter_map(becomes_ready).collect();
+    let entrances = entrances(changes, ground.observed);
     for change in changes {
-        stages.put(change, ground, &added, &filling);
+        stages.put(change, ground, &added, &filling, &entrances);
     }
     stages.into_plan()
+}
+
+/// How a server enters service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Entrance {
+    /// At once: its container ran already.
+    Known,
+    /// At once, and it stays although its first checks fail: there is no other.
+    Awaited,
+    /// When HAProxy's check has seen it answer.
+    Checked,
+}
+
+/// How those enter whose container has just begun; all others are known.
+fn entrances<'a>(changes: &'a [Change], observed: &Observed) -> BTreeMap<&'a ServerRef, Entrance> {
+    let mut young: BTreeMap<&BackendName, BTreeSet<&ServerRef>> = BTreeMap::new();
+    // Those that leave, and where somebody enters who is known.
+    let (mut leaving, mut served) = (BTreeSet::new(), BTreeSet::new());
+    let living: BTreeSet<Standing<'_>> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::RemoveServer(at, server) if observed.serves(at) => standing(at, server),
+            _ => None,
+        })
+        .collect();
+    for change in changes {
+        let (at, to, enters) = match change {
+            Change::AddServer(at, to) => (at, to, true),
+            Change::ChangeServer { server, from, to } => {
+                if from.address != to.address || to.admin != Admin::Ready {
+                    leaving.insert(server);
+                }
+                (server, to, from.admin == Admin::Maint && from.address == to.address)
+            }
+            Change::RemoveServer(at, _) => {
+                leaving.insert(at);
+                continue;
+            }
+            _ => continue,
+        };
+        if !enters || to.admin != Admin::Ready {
+            continue;
+        }
+        // One that serves elsewhere is as good as known.
+        if to.making.young && standing(at, to).is_none_or(|standing| !living.contains(&standing)) {
+            young.entry(&at.backend).or_default().insert(at);
+        } else {
+            served.insert(&at.backend);
+        }
+    }
+    let mut entrances = BTreeMap::new();
+    for (backend, servers) in young {
+        let present = observed.state.backends.get(backend).into_iter().flat_map(|b| b.servers.keys());
+        let mut present = present.map(|name| ServerRef { backend: backend.clone(), server: name.clone() });
+        let served =
+            served.contains(backend) || present.any(|at| observed.serves(&at) && !leaving.contains(&at));
+        for (index, server) in servers.into_iter().enumerate() {
+            let alone = index == 0 && !served;
+            entrances.insert(server, if alone { Entrance::Awaited } else { Entrance::Checked });
+        }
+    }
+    entrances
 }
 
 /// A container (its short identifier) at an address. An address alone says
@@ -222,13 +302,15 @@ impl Stages {
         ground: &Ground<'_>,
         added: &BTreeSet<Standing<'_>>,
         filling: &BTreeSet<&BackendName>,
+        entrances: &BTreeMap<&ServerRef, Entrance>,
     ) {
+        let entrance = |server| entrances.get(server).copied().unwrap_or(Entrance::Known);
         match change {
             Change::AddBackend(backend) => self.add_backend(backend, ground),
             Change::RemoveBackend(backend) => self.remove_backend(backend, ground),
-            Change::AddServer(server, to) => self.add_server(server, to, ground),
+            Change::AddServer(server, to) => self.add_server(server, to, ground, entrance(server)),
             Change::ChangeServer { server, from, to } => {
-                self.change_server(server, from, to, filling.contains(&server.backend));
+                self.change_server(server, from, to, filling.contains(&server.backend), entrance(server));
             }
             Change::RemoveServer(server, from) => {
                 // The same container, under another backend: it lives, so it
@@ -244,6 +326,7 @@ impl Stages {
                         let command = Command::AddMap { map, key, value };
                         self.point(&backend, Step { command, reason: Reason::HostNew }, ground);
                     }
+                    Map::Checks => self.check(Command::AddMap { map, key, value }),
                     Map::Names => self.lend(Command::AddMap { map, key, value }),
                 }
             }
@@ -255,12 +338,18 @@ impl Stages {
                         let command = Command::SetMap { map, key, value };
                         self.point(&backend, Step { command, reason: Reason::HostMoved }, ground);
                     }
+                    Map::Checks => self.check(Command::SetMap { map, key, value }),
                     Map::Names => self.lend(Command::SetMap { map, key, value }),
                 }
             }
             Change::RemoveEntry(map, key) => {
-                let reason = if *map == Map::Hosts { Reason::HostGone } else { Reason::Loan };
-                self.forget.push(Step { command: Command::DelMap { map: *map, key: key.clone() }, reason });
+                let (stage, reason) = match map {
+                    Map::Hosts => (&mut self.forget, Reason::HostGone),
+                    Map::Names => (&mut self.forget, Reason::Loan),
+                    // Its servers may be checked until they have left.
+                    Map::Checks => (&mut self.retire, Reason::Check),
+                };
+                stage.push(Step { command: Command::DelMap { map: *map, key: key.clone() }, reason });
             }
             Change::RemoveStray(map, reference) => {
                 let command = Command::DelMapEntry { map: *map, reference: *reference };
@@ -287,24 +376,36 @@ impl Stages {
         self.clear_backends.push(Step { command: Command::DelBackend { backend: backend.clone() }, reason });
     }
 
-    fn add_server(&mut self, server: &ServerRef, to: &Server, ground: &Ground<'_>) {
+    fn add_server(&mut self, server: &ServerRef, to: &Server, ground: &Ground<'_>, entrance: Entrance) {
         let reason = Reason::ServerNew;
         let make = Command::AddServer {
             server: server.clone(),
             address: to.address,
             weight: to.weight,
-            check: ground.check,
+            check: ground.check.every(to.making.inter_ms),
+            slow_start_ms: to.making.slow_start_ms,
             pool_keywords: !ground.capabilities.pools_by_default,
         };
         self.make.push(Step { command: make, reason });
         self.make.push(Step { command: Command::EnableHealth { server: server.clone() }, reason });
-        if to.admin != Admin::Maint {
-            let command = Command::SetServerState { server: server.clone(), admin: to.admin };
-            self.make.push(Step { command, reason });
+        match to.admin {
+            Admin::Ready => enter(&mut self.make, server, entrance, reason),
+            Admin::Drain => {
+                let command = Command::SetServerState { server: server.clone(), admin: to.admin };
+                self.make.push(Step { command, reason });
+            }
+            Admin::Maint => {}
         }
     }
 
-    fn change_server(&mut self, server: &ServerRef, from: &Server, to: &Server, filling: bool) {
+    fn change_server(
+        &mut self,
+        server: &ServerRef,
+        from: &Server,
+        to: &Server,
+        filling: bool,
+        entrance: Entrance,
+    ) {
         let set = |admin| Command::SetServerState { server: server.clone(), admin };
         if from.address != to.address {
             // It may take traffic again when its new address has been read back:
@@ -340,7 +441,11 @@ impl Stages {
                 // is enabled can't be read back, and twice does no harm.
                 stage.push(Step { command: Command::EnableHealth { server: server.clone() }, reason });
             }
-            stage.push(Step { command: set(to.admin), reason });
+            if to.admin == Admin::Ready {
+                enter(stage, server, entrance, reason);
+            } else {
+                stage.push(Step { command: set(to.admin), reason });
+            }
         }
     }
 
@@ -351,6 +456,14 @@ impl Stages {
             let stage = if lives { &mut self.retire } else { &mut self.break_ };
             stage.push(Step { command, reason });
         }
+        let too_long = |facts: &RemovalFacts| {
+            from.admin == Admin::Maint
+                && Duration::from_secs(u64::from(facts.unchanged_s)) >= ground.session_limit
+        };
+        if ground.removals.get(server).is_some_and(too_long) {
+            let command = Command::ShutdownSessions { server: server.clone() };
+            self.clear_servers.push(Step { command, reason: Reason::SessionLimit });
+        }
         if let Some(reason) = keeps_from_deletion(server, from, ground) {
             self.waiting.push(Waiting { server: server.clone(), reason });
             return;
@@ -360,6 +473,12 @@ impl Stages {
             self.clear_servers.push(Step { command, reason });
         }
         self.clear_servers.push(Step { command: Command::DelServer { server: server.clone() }, reason });
+    }
+
+    /// Says how a host's servers are to be checked. Before the first server: its
+    /// check comes within milliseconds.
+    fn check(&mut self, command: Command) {
+        self.lend.push(Step { command, reason: Reason::Check });
     }
 
     /// Writes down a loan of the pool. Before the first server: a hapilot that
@@ -402,6 +521,20 @@ impl Stages {
     }
 }
 
+/// Out of maint into service. Leaving maint makes a server count as alive, so one
+/// that is to be checked first drains meanwhile: no request reaches it between
+/// two commands.
+fn enter(stage: &mut Vec<Step>, server: &ServerRef, entrance: Entrance, reason: Reason) {
+    let state = |admin| Command::SetServerState { server: server.clone(), admin };
+    let health = |up| Command::SetServerHealth { server: server.clone(), up };
+    let commands = match entrance {
+        Entrance::Known => vec![state(Admin::Ready)],
+        Entrance::Awaited => vec![state(Admin::Ready), health(true)],
+        Entrance::Checked => vec![state(Admin::Drain), health(false), state(Admin::Ready)],
+    };
+    stage.extend(commands.into_iter().map(|command| Step { command, reason }));
+}
+
 /// Why a server can't be deleted in this plan; `None` if it may be tried.
 fn keeps_from_deletion(server: &ServerRef, from: &Server, ground: &Ground<'_>) -> Option<&'static str> {
     if ground.capabilities.prompt_deletion {
@@ -426,13 +559,14 @@ fn keeps_from_deletion(server: &ServerRef, from: &Server, ground: &Ground<'_>) -
 mod tests {
     use super::*;
     use crate::core::name::ServerName;
+    use crate::core::state::Making;
 
     fn at(backend: &str, server: &str) -> ServerRef {
         ServerRef { backend: BackendName::new(backend).unwrap(), server: ServerName::new(server).unwrap() }
     }
 
     fn server(last: u8, admin: Admin) -> Server {
-        Server { address: ([127, 0, 0, last], 80).into(), admin, weight: 1 }
+        Server { address: ([127, 0, 0, last], 80).into(), admin, weight: 1, making: Making::default() }
     }
 
     fn word(text: &str) -> MapWord {
@@ -449,7 +583,14 @@ mod tests {
             Capabilities { add_backend: false, prompt_deletion: prompt, pools_by_default: prompt };
         let removals = facts.iter().cloned().collect();
         let quarantine = Duration::from_secs(20);
-        let ground = Ground { capabilities, check: Check::default(), removals: &removals, quarantine };
+        let ground = Ground {
+            capabilities,
+            check: Check::default(),
+            observed: &Observed::default(),
+            removals: &removals,
+            session_limit: Duration::from_secs(100),
+            quarantine,
+        };
         let plan = plan(changes, &ground);
         (plan.steps.iter().map(|step| step.command.to_string()).collect(), plan.waiting.len())
     }

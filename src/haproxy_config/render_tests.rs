@@ -9,6 +9,7 @@ use crate::core::name::{BackendKey, Host};
 
 use super::super::settings::ConfigPath;
 use super::*;
+use crate::core::state::Making;
 
 fn settings(pool_size: usize) -> ConfigSettings {
     let runtime = RuntimeSocket::unix(ConfigPath::new("/run/hapilot/admin.sock").unwrap()).unwrap();
@@ -17,7 +18,7 @@ fn settings(pool_size: usize) -> ConfigSettings {
 }
 
 fn server(address: &str, admin: Admin, weight: u16) -> Server {
-    Server { address: address.parse().unwrap(), admin, weight }
+    Server { address: address.parse().unwrap(), admin, weight, making: Making::default() }
 }
 
 fn word(text: &str) -> MapWord {
@@ -111,6 +112,7 @@ fn any_server() -> impl Strategy<Value = Server> {
         address,
         admin,
         weight,
+        making: Making::default(),
     })
 }
 
@@ -192,6 +194,6 @@ fn the_quarantine_outlasts_every_retry() {
     };
     let retries: u32 = said("retries ").parse().unwrap();
     let connect: u64 = said("timeout connect ").strip_suffix("ms").unwrap().parse().unwrap();
-    let longest = (retries + 1) * (Duration::from_secs(1) + Duration::from_millis(connect));
+    let longest = (retries + 1) * 2 * Duration::from_millis(connect.min(1_000));
     assert!(crate::haproxy_config::QUARANTINE >= longest, "{longest:?}");
 }

@@ -172,7 +172,12 @@ fn container(n: u8, host: &str) -> Container {
 }
 
 fn reconcile(containers: Vec<Container>) -> Reconcile {
-    let rules = Rules { classes: vec![ClassName::web()], check: Check::default(), quarantine: QUARANTINE };
+    let rules = Rules {
+        classes: ClassName::all(),
+        check: Check::default(),
+        quarantine: QUARANTINE,
+        session_limit: Duration::from_secs(60),
+    };
     let mut desired = Desired::new(HaproxyPlace::Host, false);
     desired.replace(containers);
     Reconcile::new(rules, desired, Arc::new(Metrics::default()))

@@ -15,8 +15,9 @@ use crate::core::name::{BackendKey, BackendName, ClassName, Host, ServerName};
 use crate::core::slots::Slots;
 use crate::core::state::{Backend, Map, Observed, Server};
 
-/// Servers that stay as they are, by what leads to them.
-pub(super) type Kept = BTreeMap<BackendKey, Vec<(ServerName, Server)>>;
+/// Servers that stay as they are, by the host that leads to them, with the class
+/// of their backend.
+pub(super) type Kept = BTreeMap<Host, (ClassName, Vec<(ServerName, Server)>)>;
 
 /// The servers of `unread` containers that visitors reach: those in the backend
 /// of the host that leads there. One whose address is `held` by a container that
@@ -44,7 +45,7 @@ pub(super) fn kept(
             .map(|(name, server)| (name.clone(), server.clone()))
             .collect();
         if !theirs.is_empty() {
-            kept.insert(key, theirs);
+            kept.insert(key.host, (key.class, theirs));
         }
     }
     kept
