@@ -330,6 +330,7 @@ mod tests {
         let address = "127.0.0.1:80".parse().unwrap();
         let word = MapWord::new("w").unwrap();
         let map = Map::Hosts;
+        let second = server.clone();
         let commands = [
             Command::AddBackend { backend: backend.clone(), class: ClassName::web() },
             Command::PublishBackend { backend: backend.clone() },
@@ -353,6 +354,7 @@ mod tests {
             Command::SetMap { map, key: word.clone(), value: word.clone() },
             Command::DelMap { map, key: word },
             Command::DelMapEntry { map, reference: 1 },
+            Command::SetServerHealth { server: second, up: true },
         ];
         assert_eq!(commands.len(), CLASSES.len());
         // The variant's own tag in JSON is the label: the two lists can't drift.

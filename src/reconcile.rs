@@ -297,7 +297,14 @@ impl Reconcile {
 
     async fn plan(&mut self, link: &mut Link, scope: &Scope) -> Result<Plan, TurnError> {
         let capabilities = link.client.capabilities();
-        let changes = diff(&link.observed, self.desired.state(), scope);
+        let mut changes = diff(&link.observed, self.desired.state(), scope);
+        let doubtful = plan::doubtful(&changes, &link.observed);
+        if !doubtful.is_empty() {
+            for backend in &doubtful {
+                observe_backend(&mut link.client, backend, &mut link.observed).await?;
+            }
+            changes = diff(&link.observed, self.desired.state(), scope);
+        }
         let removals = removals(&mut link.client, &changes).await?;
         let ground = Ground {
             capabilities,

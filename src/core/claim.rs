@@ -522,7 +522,9 @@ mod tests {
             (
                 "hapilot.colour",
                 "it is not a label that hapilot knows; \
-                 it knows hapilot.host, hapilot.network, hapilot.port, hapilot.weight",
+                 it knows hapilot.check.interval, \
+                 hapilot.check.path, hapilot.check.status, hapilot.host, hapilot.network, hapilot.port, \
+                 hapilot.slowstart, hapilot.weight",
             ),
         ];
         for (key, reason) in cases {

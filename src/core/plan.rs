@@ -180,6 +180,20 @@ pub fn plan(changes: &[Change], ground: &Ground<'_>) -> Plan {
     stages.into_plan()
 }
 
+/// Backends of which must be known how their servers fare before the changes can
+/// be put in order: somebody enters beside servers that were down when they were
+/// last seen.
+#[must_use]
+pub fn doubtful(changes: &[Change], observed: &Observed) -> BTreeSet<BackendName> {
+    let enters = |change: &Change| match change {
+        Change::AddServer(at, to) if to.making.young => Some(at.backend.clone()),
+        Change::ChangeServer { server, to, .. } if to.making.young => Some(server.backend.clone()),
+        _ => None,
+    };
+    let down: BTreeSet<&BackendName> = observed.down.iter().map(|at| &at.backend).collect();
+    changes.iter().filter_map(enters).filter(|backend| down.contains(backend)).collect()
+}
+
 /// How a server enters service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Entrance {
@@ -665,6 +679,22 @@ mod tests {
         assert!(!deleted(Admin::Maint, Some((99, 1))), "a connection is left");
         assert!(!deleted(Admin::Maint, None), "nobody has counted");
         assert!(!deleted(Admin::Ready, Some((99, 0))), "it is in service");
+    }
+
+    #[test]
+    fn sessions_are_cut_when_they_have_had_their_time() {
+        let at = at("a", "old-1");
+        let sent = |prompt, unchanged_s, busy| {
+            let facts = [(at.clone(), RemovalFacts { unchanged_s, busy })];
+            let (steps, waiting) =
+                planned(&[Change::RemoveServer(at.clone(), server(1, Admin::Maint))], prompt, &facts);
+            (steps, waiting)
+        };
+        let (shut, del) = ("shutdown sessions server a/old-1".to_owned(), "del server a/old-1".to_owned());
+        assert_eq!(sent(true, 99, 0), (vec![del.clone()], 0));
+        assert_eq!(sent(true, 100, 0), (vec![shut.clone(), del], 0));
+        assert_eq!(sent(false, 99, 1), (vec![], 1));
+        assert_eq!(sent(false, 100, 1), (vec![shut], 1), "it is deleted when they are gone");
     }
 
     #[test]

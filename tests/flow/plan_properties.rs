@@ -209,7 +209,7 @@ impl World {
             Hand::Entry { map, key, value } => {
                 let key = match map {
                     Map::Hosts => HOSTS.get(*key).copied().unwrap_or("stray.example").to_owned(),
-                    Map::Names => {
+                    Map::Checks | Map::Names => {
                         some_backend(*key).map_or("web:stray.example".to_owned(), |b| b.to_string())
                     }
                 };
@@ -490,7 +490,8 @@ impl World {
             let names = observed.state.maps.get(&Map::Names);
             let lent = |b: &BackendName| names.is_some_and(|names| names.contains_key(b.as_str()));
             let in_use = |b: &BackendName| lent(b) || observed.state.backends.contains_key(b);
-            let free: Vec<_> = observed.pool.iter().filter(|&b| !in_use(b)).collect();
+            let free: Vec<_> =
+                observed.pool.iter().filter(|&b| b.class() == Some("web") && !in_use(b)).collect();
             assert!(free.is_empty(), "{blocked:?} are blocked while {free:?} are free");
         }
 

@@ -17,7 +17,7 @@ use hapilot::core::container::{Container, ContainerId};
 use hapilot::core::desired::{Desired, HaproxyPlace, Scope};
 use hapilot::core::diff::diff;
 use hapilot::core::name::{BackendName, ClassName, MapWord, ServerName};
-use hapilot::core::plan::{Ground, Plan, RemovalFacts, plan};
+use hapilot::core::plan::{Ground, Plan, RemovalFacts, doubtful, plan};
 use hapilot::core::simulate::simulate;
 use hapilot::core::state::{Admin, Backend, Making, Map, Observed, Server, State};
 
@@ -133,11 +133,9 @@ impl Haproxy {
     /// Just started, with a pool of so many backends if it needs one.
     pub fn new(capabilities: Capabilities, pool: usize) -> Self {
         let pool = if capabilities.add_backend { 0 } else { pool };
-        let backend = |index| {
-            let backend = RealBackend { published: true, ..RealBackend::default() };
-            (BackendName::pool(&ClassName::web(), index), backend)
-        };
-        let backends = (1..=pool).map(backend).collect();
+        let backend = |name| (name, RealBackend { published: true, ..RealBackend::default() });
+        let names = |class| (1..=pool).map(move |index| BackendName::pool(&class, index));
+        let backends = ClassName::all().into_iter().flat_map(names).map(backend).collect();
         Self { capabilities, backends, maps: BTreeMap::new(), late: Vec::new(), references: 0x10 }
     }
 
@@ -473,10 +471,7 @@ impl Model {
 
     fn look(&mut self, desired: &mut Desired) {
         if self.fresh {
-            let backends: Vec<BackendName> = desired.hoping().cloned().collect();
-            let seen = self.haproxy.observed().down;
-            self.believed.down.retain(|at| !backends.contains(&at.backend));
-            self.believed.down.extend(seen.into_iter().filter(|at| backends.contains(&at.backend)));
+            self.read_health(&desired.hoping().cloned().collect());
         } else {
             self.believed = self.haproxy.observed();
             desired.adopt(&self.believed, self.haproxy.capabilities);
@@ -484,11 +479,18 @@ impl Model {
         }
     }
 
+    fn read_health(&mut self, backends: &BTreeSet<BackendName>) {
+        let seen = self.haproxy.observed().down;
+        self.believed.down.retain(|at| !backends.contains(&at.backend));
+        self.believed.down.extend(seen.into_iter().filter(|at| backends.contains(&at.backend)));
+    }
+
     /// What would be sent now.
     pub fn plan(&mut self, desired: &mut Desired) -> Plan {
         self.pending.merge(desired.compute(&self.believed));
         let scope = std::mem::take(&mut self.pending);
         let changes = diff(&self.believed, desired.state(), &scope);
+        self.read_health(&doubtful(&changes, &self.believed));
         let ground = Ground {
             capabilities: self.haproxy.capabilities,
             check: Check::default(),
