@@ -34,9 +34,11 @@ use crate::report::Mode;
 use crate::runtime_api::{Client, ClientError, RuntimeApiAddress, Timeouts};
 
 mod answer;
+mod due;
 mod files;
 mod told;
 
+use due::{Arrival, Due};
 use files::{Files, pool};
 use told::Told;
 
@@ -147,36 +149,6 @@ pub struct Controller {
 }
 
 type Attempt = AbortOnDropHandle<Result<Client, ClientError>>;
-
-/// When an event came, and when Docker had told what it is about.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Arrival {
-    event: std::time::Instant,
-    inspected: std::time::Instant,
-}
-
-impl Arrival {
-    /// Tells how long it took from there to HAProxy's last acknowledgement. A
-    /// target of its own: it can be had without all the rest.
-    fn tell(self, answered: std::time::Instant, commands: usize) {
-        debug!(
-            target: "hapilot::latency",
-            commands,
-            since_event_us = (answered - self.event).as_micros(),
-            since_inspect_us = (answered - self.inspected).as_micros(),
-            "acknowledged"
-        );
-    }
-}
-
-/// When something is to be done although nothing happened.
-#[derive(Debug)]
-struct Due {
-    connect: Instant,
-    turn: Option<Instant>,
-    resync: Instant,
-    heartbeat: Instant,
-}
 
 impl Controller {
     /// Nothing has happened yet.

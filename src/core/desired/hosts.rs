@@ -161,7 +161,7 @@ impl Desired {
         }
         let standing = observed.state.backends.get(home).into_iter().flat_map(|backend| &backend.servers);
         let standing: BTreeMap<&str, bool> = standing
-            .filter(|(_, server)| server.admin == Admin::Ready)
+            .filter(|(_, server)| server.admin != Admin::Maint)
             .filter_map(|(name, _)| {
                 let at = ServerRef { backend: home.clone(), server: name.clone() };
                 Some((id_of_server(name)?, !observed.down.contains(&at)))
