@@ -5,7 +5,7 @@
 //! identifiers is untrusted.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +42,43 @@ impl ContainerId {
 impl std::fmt::Display for ContainerId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.short())
+    }
+}
+
+/// What the operator calls an engine: `[A-Za-z0-9_.-]`, 1 to 64 bytes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(transparent)]
+pub struct EngineName(Arc<str>);
+
+impl EngineName {
+    /// Longest name, in bytes.
+    pub const LIMIT: usize = 64;
+
+    /// Takes a text as a name; `None` if it is outside the alphabet.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let fine = (1..=Self::LIMIT).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+        fine.then(|| Self(text.into()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The name of an only engine to which nobody gave one.
+impl Default for EngineName {
+    fn default() -> Self {
+        Self("docker".into())
+    }
+}
+
+impl std::fmt::Display for EngineName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -90,6 +127,79 @@ pub struct Endpoint {
     pub ipv4: Option<Ipv4Addr>,
     /// Global IPv6 address, if it has one at this moment.
     pub ipv6: Option<Ipv6Addr>,
+    /// The network, as far as it is known. Shared by all that stand on it.
+    pub network: Option<Arc<Network>>,
+}
+
+impl Endpoint {
+    /// The engine's identifier of the network, if it is known.
+    #[must_use]
+    pub fn network_id(&self) -> Option<&str> {
+        self.network.as_ref().map(|network| &*network.id)
+    }
+}
+
+/// What is the same for all who stand on a network.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct Network {
+    /// The engine's identifier. A network of a swarm has the same one on every
+    /// engine; two networks that only share a name never have.
+    pub id: Arc<str>,
+    /// How it is made, and so what its gateway is.
+    pub driver: Driver,
+    /// No way leads out of it.
+    pub internal: bool,
+    /// Its gateway for IPv4.
+    pub gateway: Option<Ipv4Addr>,
+    /// Its gateway for IPv6.
+    pub gateway_ipv6: Option<Ipv6Addr>,
+}
+
+impl Network {
+    /// The addresses at which the engine's host stands on this network. Only a
+    /// bridge has any: the gateway of a macvlan is somebody's router.
+    pub fn host_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let bridge = !self.internal && matches!(self.driver, Driver::Bridge | Driver::Unknown);
+        let all = [self.gateway.map(IpAddr::V4), self.gateway_ipv6.map(IpAddr::V6)];
+        all.into_iter().flatten().filter(move |_| bridge)
+    }
+}
+
+/// A network's driver, as far as it matters.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// The engine did not tell.
+    #[default]
+    Unknown,
+    /// A bridge of the engine's host, which is its gateway.
+    Bridge,
+    /// One network across the engines of a swarm.
+    Overlay,
+    /// Any other: macvlan, ipvlan, a plugin's.
+    Other,
+}
+
+/// A TCP port of the container that leads to it from outside as well.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct PublishedPort {
+    /// The port on which the container listens.
+    pub container_port: u16,
+    /// The address on which the host listens; unspecified: on all of them.
+    pub host: IpAddr,
+    /// The port on which the host listens.
+    pub host_port: u16,
+}
+
+/// A directory or file that the container has from its host.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct Mount {
+    /// Where it is on the host.
+    pub source: Box<str>,
+    /// Where the container sees it.
+    pub destination: Box<str>,
+    /// The container may write there.
+    pub writable: bool,
 }
 
 /// One container.
@@ -97,6 +207,8 @@ pub struct Endpoint {
 pub struct Container {
     /// The engine's identifier.
     pub id: ContainerId,
+    /// The engine that tells of it.
+    pub engine: EngineName,
     /// Its name without the leading `/`. Untrusted.
     pub name: Arc<str>,
     /// What its process is doing.
@@ -120,6 +232,10 @@ pub struct Container {
     pub networks: BTreeMap<Arc<str>, Endpoint>,
     /// TCP ports that the image or the container exposes, ascending.
     pub exposed_ports: Vec<u16>,
+    /// Its published TCP ports, ascending; only while it runs.
+    pub published: Box<[PublishedPort]>,
+    /// What it has from its host, volumes included, in the order of `destination`.
+    pub mounts: Box<[Mount]>,
     /// Labels whose key begins with `hapilot.`. Untrusted.
     pub labels: BTreeMap<String, String>,
     /// Environment variables whose name begins with `VIRTUAL_`. Untrusted.
@@ -134,6 +250,7 @@ impl Container {
     pub fn running(id: ContainerId, name: &str) -> Self {
         Self {
             id,
+            engine: EngineName::default(),
             name: name.into(),
             run: RunState::Running,
             stopping: false,
@@ -144,6 +261,8 @@ impl Container {
             network_mode: NetworkMode::Networks,
             networks: BTreeMap::new(),
             exposed_ports: Vec::new(),
+            published: Box::default(),
+            mounts: Box::default(),
             labels: BTreeMap::new(),
             env: BTreeMap::new(),
         }
@@ -166,7 +285,14 @@ impl Container {
     /// The same with one more network, on which it has these addresses.
     #[must_use]
     pub fn on_network(mut self, name: &str, ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) -> Self {
-        self.networks.insert(name.into(), Endpoint { ipv4, ipv6 });
+        self.networks.insert(name.into(), Endpoint { ipv4, ipv6, network: None });
+        self
+    }
+
+    /// The same, told by another engine.
+    #[must_use]
+    pub fn of_engine(mut self, engine: &EngineName) -> Self {
+        self.engine = engine.clone();
         self
     }
 }

@@ -5,10 +5,11 @@
 //! used for.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bollard::errors::Error as BollardError;
-use bollard::models::{ContainerSummary, EventMessage};
+use bollard::models::{ContainerSummary, EventMessage, Network};
 use bollard::query_parameters::{EventsOptions, InspectContainerOptions};
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use futures_util::{Stream, StreamExt};
@@ -19,12 +20,15 @@ use super::address::DockerAddress;
 use super::array::ArraySplitter;
 use super::convert::{self, Listed, Sight};
 use super::error::DockerError;
+use super::networks::Networks;
 use super::transport::Transport;
 use crate::core::container::{Container, ContainerId};
 use crate::core::endpoint::Vantage;
 
 /// Running and paused containers: `{"status":["running","paused"]}`.
 const LIST: &str = "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%2C%22paused%22%5D%7D";
+/// All networks, without who stands on them.
+const NETWORKS: &str = "/networks";
 /// How much of an error's body is read.
 const ERROR_BODY: usize = 64 << 10;
 /// How many containers may each share the network of the next.
@@ -41,6 +45,8 @@ pub struct Deadlines {
     pub inspect: Duration,
     /// One list. A busy engine needs seconds for 10,000 containers.
     pub list: Duration,
+    /// One list of networks: short, because an inspect may wait for it.
+    pub networks: Duration,
 }
 
 impl Default for Deadlines {
@@ -50,6 +56,7 @@ impl Default for Deadlines {
             ping: Duration::from_secs(5),
             inspect: Duration::from_secs(5),
             list: Duration::from_secs(30),
+            networks: Duration::from_secs(1),
         }
     }
 }
@@ -70,6 +77,7 @@ pub struct DockerClient {
     transport: Transport,
     address: String,
     deadlines: Deadlines,
+    networks: Arc<Networks>,
 }
 
 impl DockerClient {
@@ -98,7 +106,7 @@ impl DockerClient {
             API_DEFAULT_VERSION,
         )
         .map_err(|error| DockerError::bollard(&address, "connect", deadlines.connect, &error))?;
-        let client = Self { docker, transport, address, deadlines };
+        let client = Self { docker, transport, address, deadlines, networks: Arc::default() };
         let engine = client.negotiate().await?;
         client.transport.set_version(&engine.api_version);
         Ok((client, engine))
@@ -114,7 +122,41 @@ impl DockerClient {
         let what = || format!("inspect of {id}");
         let call = self.docker.inspect_container(id.as_str(), None::<InspectContainerOptions>);
         let answer = self.call(what, self.deadlines.inspect, call).await?;
-        convert::container(answer).map_err(|error| DockerError::garbage(what(), error))
+        let mut container =
+            convert::container(answer).map_err(|error| DockerError::garbage(what(), error))?;
+        self.learn_networks(&self.networks.unknown(&container, Instant::now())).await;
+        self.networks.complete(&mut container);
+        Ok(container)
+    }
+
+    /// Asks about all networks, so that not every inspect has to.
+    pub(super) async fn learn_all_networks(&self) {
+        self.ask_networks(NETWORKS.to_owned()).await;
+    }
+
+    async fn learn_networks(&self, ids: &[String]) {
+        // Identifiers are the engine's own words; others are not put into a path.
+        let plain = |id: &&String| id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let quoted: Vec<String> = ids.iter().filter(plain).map(|id| format!("%22{id}%22")).collect();
+        if !quoted.is_empty() {
+            self.ask_networks(format!("{NETWORKS}?filters=%7B%22id%22%3A%5B{}%5D%7D", quoted.join("%2C")))
+                .await;
+        }
+    }
+
+    /// An engine that does not tell is no reason to do without its containers.
+    async fn ask_networks(&self, path: String) {
+        let each = |element: &[u8]| match serde_json::from_slice::<Network>(element) {
+            Ok(network) => self.networks.told(&network),
+            Err(error) => tracing::debug!(%error, "an element of the list of networks can't be read"),
+        };
+        let after = self.deadlines.networks;
+        let error = match tokio::time::timeout(after, self.read_array("networks", &path, each)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(_) => DockerError::Timeout { what: "networks".into(), after },
+        };
+        tracing::debug!(engine = self.address, %error, "the engine does not tell about its networks");
     }
 
     /// Calls `each` for every running or paused container, while the list
@@ -122,10 +164,11 @@ impl DockerClient {
     /// identifier is handed on, and not even that if it has none.
     pub async fn list(
         &self,
-        each: impl FnMut(Result<Listed, Option<ContainerId>>),
+        mut each: impl FnMut(Result<Listed, Option<ContainerId>>),
     ) -> Result<(), DockerError> {
         let after = self.deadlines.list;
-        match tokio::time::timeout(after, self.read_list(each)).await {
+        let list = self.read_array("list", LIST, |element| each(read_element(element)));
+        match tokio::time::timeout(after, list).await {
             Ok(result) => result,
             Err(_) => Err(DockerError::Timeout { what: "list".into(), after }),
         }
@@ -179,36 +222,36 @@ impl DockerClient {
         })
     }
 
-    async fn read_list(
+    /// Calls `each` with the text of every element of an array, while it arrives.
+    async fn read_array(
         &self,
-        mut each: impl FnMut(Result<Listed, Option<ContainerId>>),
+        what: &'static str,
+        path: &str,
+        mut each: impl FnMut(&[u8]),
     ) -> Result<(), DockerError> {
-        const WHAT: &str = "list";
-        let request = Request::get(format!("{}{LIST}", self.transport.base()))
+        let request = Request::get(format!("{}{path}", self.transport.base()))
             .body(Either::Left(Full::default()))
-            .map_err(|error| DockerError::garbage(WHAT, error))?;
+            .map_err(|error| DockerError::garbage(what, error))?;
         let response = self
             .transport
             .send(request)
             .await
-            .map_err(|error| DockerError::transport(&self.address, WHAT, &error))?;
+            .map_err(|error| DockerError::transport(&self.address, what, &error))?;
         let (head, mut body) = response.into_parts();
         if !head.status.is_success() {
             let read =
                 Limited::new(body, ERROR_BODY).collect().await.map(http_body_util::Collected::to_bytes);
             let text = read.unwrap_or_default();
-            return Err(DockerError::status(WHAT, head.status.as_u16(), &String::from_utf8_lossy(&text)));
+            return Err(DockerError::status(what, head.status.as_u16(), &String::from_utf8_lossy(&text)));
         }
         let mut splitter = ArraySplitter::new();
         while let Some(frame) = body.frame().await {
             let frame = frame
-                .map_err(|error| DockerError::Broken { what: WHAT.into(), reason: error.to_string() })?;
+                .map_err(|error| DockerError::Broken { what: what.into(), reason: error.to_string() })?;
             let Some(bytes) = frame.data_ref() else { continue };
-            splitter
-                .feed(bytes, |element| each(read_element(element)))
-                .map_err(|error| DockerError::garbage(WHAT, error))?;
+            splitter.feed(bytes, &mut each).map_err(|error| DockerError::garbage(what, error))?;
         }
-        splitter.finish().map_err(|error| DockerError::garbage(WHAT, error))
+        splitter.finish().map_err(|error| DockerError::garbage(what, error))
     }
 
     async fn call<T>(

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
-    ContainerSummaryStateEnum, EndpointSettings, HealthStatusEnum,
+    ContainerSummaryStateEnum, EndpointSettings, HealthStatusEnum, MountPoint, PortMap,
 };
 
 use super::error::shown;
 use super::signal;
 use crate::core::container::{
-    Container, ContainerId, ENV_PREFIX, Endpoint, Health, LABEL_PREFIX, NetworkMode, RunState, SIGTERM,
-    STOP_TIMEOUT,
+    Container, ContainerId, Driver, ENV_PREFIX, Endpoint, EngineName, Health, LABEL_PREFIX, Mount, Network,
+    NetworkMode, PublishedPort, RunState, SIGTERM, STOP_TIMEOUT,
 };
 use crate::core::endpoint::Vantage;
 
@@ -73,15 +73,17 @@ pub enum Sight {
     SameAs(ContainerId),
 }
 
-/// The facts in an inspect.
+/// The facts in an inspect. Which engine it came from, and what kind of networks
+/// the container stands on, is not in it.
 pub fn container(answer: ContainerInspectResponse) -> Result<Container, ConvertError> {
     let id = identifier(answer.id)?;
     let state = answer.state.ok_or(ConvertError::NoState)?;
     let mode = answer.host_config.and_then(|host| host.network_mode).unwrap_or_default();
-    let networks = answer.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+    let settings = answer.network_settings.unwrap_or_default();
     let config = answer.config.unwrap_or_default();
     Ok(Container {
         id,
+        engine: EngineName::default(),
         name: bare_name(&answer.name.unwrap_or_default()).into(),
         run: run_state(&state)?,
         stopping: state.status == Some(ContainerStateStatusEnum::STOPPING),
@@ -90,8 +92,10 @@ pub fn container(answer: ContainerInspectResponse) -> Result<Container, ConvertE
         health: state.health.as_ref().and_then(|health| health.status).and_then(health_status),
         started_at: state.started_at.as_deref().and_then(unix_seconds).filter(|seconds| *seconds > 0),
         network_mode: network_mode(&mode)?,
-        networks: endpoints(networks)?,
+        networks: endpoints(settings.networks.unwrap_or_default())?,
         exposed_ports: tcp_ports(&config.exposed_ports.unwrap_or_default()),
+        published: published(settings.ports.unwrap_or_default())?,
+        mounts: mounts(answer.mounts.unwrap_or_default()),
         labels: our_labels(config.labels.unwrap_or_default()),
         env: our_env(config.env.unwrap_or_default()),
     })
@@ -209,9 +213,60 @@ fn endpoints(
         .map(|(name, settings)| {
             let ipv4 = address::<Ipv4Addr>(settings.ip_address)?;
             let ipv6 = address::<Ipv6Addr>(settings.global_ipv6_address)?;
-            Ok((Arc::from(name), Endpoint { ipv4, ipv6 }))
+            let network = match settings.network_id.filter(|id| !id.is_empty()) {
+                Some(id) => Some(Arc::new(Network {
+                    id: id.into(),
+                    driver: Driver::Unknown,
+                    internal: false,
+                    gateway: address(settings.gateway)?,
+                    gateway_ipv6: address(settings.ipv6_gateway)?,
+                })),
+                None => None,
+            };
+            Ok((Arc::from(name), Endpoint { ipv4, ipv6, network }))
         })
         .collect()
+}
+
+/// `{"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}], "443/tcp": null}`. An
+/// engine writes an empty `HostIp` for all addresses.
+fn published(ports: PortMap) -> Result<Box<[PublishedPort]>, ConvertError> {
+    let mut published = BTreeSet::new();
+    for (text, bindings) in ports {
+        let Some(container_port) = tcp_port(&text) else { continue };
+        for binding in bindings.into_iter().flatten() {
+            let host = address(binding.host_ip)?.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+            // `0` or none while the engine has not chosen one yet.
+            let host_port = binding.host_port.and_then(|port| port.parse().ok()).filter(|port| *port != 0);
+            published.extend(host_port.map(|host_port| PublishedPort { container_port, host, host_port }));
+        }
+    }
+    Ok(published.into_iter().collect())
+}
+
+/// Those that have a place on the host: a tmpfs has none.
+fn mounts(mounts: Vec<MountPoint>) -> Box<[Mount]> {
+    let mut mounts: Vec<Mount> = mounts
+        .into_iter()
+        .filter_map(|mount| {
+            let source = mount.source.filter(|source| source.starts_with('/'))?;
+            let (source, destination) = (source.into(), mount.destination?.into());
+            Some(Mount { source, destination, writable: mount.rw != Some(false) })
+        })
+        .collect();
+    mounts.sort_by(|one, other| one.destination.cmp(&other.destination));
+    mounts.into()
+}
+
+/// What a list of networks tells about one of them.
+pub(super) fn network_kind(driver: Option<&str>, internal: Option<bool>) -> (Driver, bool) {
+    let driver = match driver {
+        Some("bridge") => Driver::Bridge,
+        Some("overlay") => Driver::Overlay,
+        None | Some("") => Driver::Unknown,
+        Some(_) => Driver::Other,
+    };
+    (driver, internal == Some(true))
 }
 
 /// An address, where Docker writes an empty text for none.
@@ -225,17 +280,18 @@ fn address<A: std::str::FromStr>(text: Option<String>) -> Result<Option<A>, Conv
 
 /// The numbers of `8080/tcp` and `8080`, ascending.
 fn tcp_ports(exposed: &[String]) -> Vec<u16> {
-    let ports: BTreeSet<u16> = exposed
-        .iter()
-        .filter_map(|text| match text.split_once('/') {
-            Some((port, "tcp")) => Some(port),
-            Some(_) => None,
-            None => Some(text.as_str()),
-        })
-        .filter_map(|port| port.parse().ok())
-        .filter(|port| *port != 0)
-        .collect();
+    let ports: BTreeSet<u16> = exposed.iter().filter_map(|text| tcp_port(text)).collect();
     ports.into_iter().collect()
+}
+
+/// The number of `8080/tcp` or `8080`; `None` for other protocols and nonsense.
+fn tcp_port(text: &str) -> Option<u16> {
+    let port = match text.split_once('/') {
+        Some((port, "tcp")) => port,
+        Some(_) => return None,
+        None => text,
+    };
+    port.parse().ok().filter(|port| *port != 0)
 }
 
 fn our_labels(labels: HashMap<String, String>) -> BTreeMap<String, String> {
@@ -300,6 +356,8 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use serde_json::{Value, json};
 
@@ -409,6 +467,60 @@ mod tests {
         assert_eq!(sight_of("container:b"), Sight::SameAs(ContainerId::new("b").unwrap()));
         assert_eq!(sight_of("default"), both);
         assert_eq!(sight_of("my_network"), both);
+    }
+
+    #[test]
+    fn networks_published_ports_and_mounts() {
+        let answer = json!({"Id": "a", "State": {"Running": true},
+        "NetworkSettings": {
+            "Ports": {
+                "8000/tcp": [{"HostIp": "::1", "HostPort": "18097"}, {"HostIp": "", "HostPort": "18099"}],
+                "53/udp": [{"HostIp": "0.0.0.0", "HostPort": "53"}],
+                "80/tcp": [{"HostIp": "192.0.2.7", "HostPort": "8080"}, {"HostIp": "192.0.2.7", "HostPort": "0"}],
+                "443/tcp": null,
+            },
+            "Networks": {
+                "web": {"NetworkID": "beef", "Gateway": "172.18.0.1", "IPv6Gateway": "", "IPAddress": "172.18.0.2"},
+                "old": {"IPAddress": "172.19.0.2"},
+            },
+        },
+        "Mounts": [
+            {"Type": "volume", "Source": "/v/x/_data", "Destination": "/run/x", "RW": true},
+            {"Type": "bind", "Source": "/etc", "Destination": "/host", "RW": false},
+            {"Type": "tmpfs", "Source": "", "Destination": "/tmp", "RW": true},
+        ]});
+        let container = from(answer).unwrap();
+        let ports: Vec<String> = container
+            .published
+            .iter()
+            .map(|p| format!("{} <- {}:{}", p.container_port, p.host, p.host_port))
+            .collect();
+        assert_eq!(ports, ["80 <- 192.0.2.7:8080", "8000 <- 0.0.0.0:18099", "8000 <- ::1:18097"]);
+        assert_eq!(container.networks["old"].network, None);
+        let web = container.networks["web"].network.as_ref().unwrap();
+        assert_eq!((&*web.id, web.driver, web.internal), ("beef", Driver::Unknown, false));
+        assert_eq!(web.host_addresses().collect::<Vec<_>>(), [IpAddr::from([172, 18, 0, 1])]);
+        let mounts: Vec<String> = container
+            .mounts
+            .iter()
+            .map(|m| format!("{} {} {}", m.source, m.destination, m.writable))
+            .collect();
+        assert_eq!(mounts, ["/etc /host false", "/v/x/_data /run/x true"]);
+        let bad = json!({"Id": "a", "State": {"Running": true},
+            "NetworkSettings": {"Ports": {"80/tcp": [{"HostIp": "here", "HostPort": "1"}]}}});
+        assert_eq!(from(bad), Err(ConvertError::BadAddress("here".into())));
+    }
+
+    #[test]
+    fn only_a_bridge_that_leads_out_has_the_host_on_it() {
+        let host = |driver: &str, internal: bool| {
+            let (driver, internal) = network_kind(Some(driver), Some(internal));
+            let gateway = Some(Ipv4Addr::new(172, 18, 0, 1));
+            let network = Network { id: "x".into(), driver, internal, gateway, gateway_ipv6: None };
+            network.host_addresses().count()
+        };
+        assert_eq!([host("bridge", false), host("", false)], [1, 1]);
+        assert_eq!([host("bridge", true), host("macvlan", false), host("overlay", false)], [0, 0, 0]);
     }
 
     #[test]

@@ -266,7 +266,7 @@ impl<'a> Following<'a> {
         let (mut changed, mut gone, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
         for (id, outcome) in found.outcomes {
             match outcome {
-                Outcome::Changed(container) => changed.push(container),
+                Outcome::Changed(container) => changed.push(*container),
                 Outcome::Gone => gone.push(id),
                 Outcome::Unreadable(reason) => unreadable.push((id, reason)),
             }

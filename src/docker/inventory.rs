@@ -65,7 +65,7 @@ struct Unreadable {
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// These are its facts now.
-    Changed(Container),
+    Changed(Box<Container>),
     /// It no longer runs.
     Gone,
     /// It can't be read, for this reason; what was known stays in force.
@@ -114,7 +114,7 @@ impl Inventory {
         };
         let before = self.known.insert(container.id.clone(), known);
         let was_unreadable = self.unreadable.remove(&container.id).is_some();
-        (was_unreadable || before != Some(known)).then_some(Outcome::Changed(container))
+        (was_unreadable || before != Some(known)).then(|| Outcome::Changed(container.into()))
     }
 
     /// The engine knows no such container, or it doesn't run. `None` if it
@@ -258,7 +258,7 @@ impl Fingerprints {
         };
         seen.hash(&mut hasher);
         for (network, endpoint) in networks {
-            (network, endpoint.ipv4, endpoint.ipv6).hash(&mut hasher);
+            (network, endpoint.ipv4, endpoint.ipv6, endpoint.network_id()).hash(&mut hasher);
         }
         labels.hash(&mut hasher);
         hasher.finish()
@@ -270,6 +270,10 @@ impl Fingerprints {
         let health = container.health.map(|health| health as u8);
         let mode = format!("{:?}", container.network_mode);
         (health, container.started_at, mode, &container.exposed_ports, &container.env).hash(&mut hasher);
+        (&container.published, &container.mounts).hash(&mut hasher);
+        for endpoint in container.networks.values() {
+            endpoint.network.hash(&mut hasher);
+        }
         hasher.finish()
     }
 }

@@ -18,6 +18,7 @@ pub mod watch;
 mod array;
 mod follow;
 mod inventory;
+mod networks;
 mod signal;
 mod transport;
 

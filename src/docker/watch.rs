@@ -174,6 +174,7 @@ impl Watch {
             DockerClient::connect(&config.address, config.deadlines, config.concurrency).await?;
         let since = SystemTime::now();
         let events = EventStream::open(client.clone(), since, config.quiet);
+        client.learn_all_networks().await;
         let (containers, unreadable) = self.read_all(&client).await?;
         tracing::info!(
             engine = %self.config.address,

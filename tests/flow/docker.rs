@@ -9,8 +9,8 @@ mod fake_docker;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use fake_docker::{FakeContainer, FakeDocker, Fault};
-use hapilot::core::container::{Container, ContainerId, Health, NetworkMode, RunState};
+use fake_docker::{FakeContainer, FakeDocker, Fault, network_id};
+use hapilot::core::container::{Container, ContainerId, Driver, Health, NetworkMode, RunState};
 use hapilot::docker::{Change, Deadlines, DockerAddress, DockerClient, DockerError, WatchConfig, watch};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -229,6 +229,36 @@ async fn an_event_costs_one_inspect_whatever_the_number_of_containers() {
     scene.until(|s| s.container(&id).is_some()).await;
     let after = scene.docker.calls();
     assert_eq!((after.list - before.list, after.inspect - before.inspect), (0, 1));
+}
+
+/// What only the engine's list of networks tells, and how often it is asked.
+#[tokio::test]
+async fn the_kind_of_a_network_is_asked_once() {
+    let (docker, dir) = engine();
+    docker.set_network(&network_id("closed"), "bridge", true);
+    docker.set_network("swarmnet", "overlay", false);
+    let first = docker.add(FakeContainer::new("first").network("closed", "127.0.0.2").overlay(
+        "farm",
+        "swarmnet",
+        "127.0.0.3",
+    ));
+    let mut scene = Scene::settled((docker, dir), |_| {}).await;
+    let kind = |scene: &Scene, id: &str, network: &str| {
+        let network =
+            scene.believed[&ContainerId::new(id).unwrap()].networks[network].network.clone().unwrap();
+        (network.driver, network.internal)
+    };
+    assert_eq!(kind(&scene, &first, "closed"), (Driver::Bridge, true));
+    assert_eq!(kind(&scene, &first, "farm"), (Driver::Overlay, false));
+    assert_eq!(scene.docker.calls().networks, 1);
+
+    scene.docker.set_network(&network_id("lan"), "macvlan", false);
+    for (name, calls) in [("second", 2), ("third", 2)] {
+        let id = scene.docker.run(FakeContainer::new(name).network("lan", "127.0.0.4"));
+        scene.until(|scene| scene.believed.contains_key(&ContainerId::new(&id).unwrap())).await;
+        assert_eq!(kind(&scene, &id, "lan"), (Driver::Other, false));
+        assert_eq!(scene.docker.calls().networks, calls, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         prop::sample::select(special.map(|address| address.to_ipv6_mapped()).to_vec()),
         Just(Ipv6Addr::UNSPECIFIED),
     ];
-    (option::of(ipv4), option::of(ipv6)).prop_map(|(ipv4, ipv6)| Endpoint { ipv4, ipv6 })
+    (option::of(ipv4), option::of(ipv6)).prop_map(|(ipv4, ipv6)| Endpoint { ipv4, ipv6, network: None })
 }
 
 fn container() -> impl Strategy<Value = Container> {

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes sure that the tools that the tests need are there: a C compiler, curl, openssl, cargo-nextest.
+# Makes sure that the tools that the tests need are there: a C compiler, curl, openssl, ip,
+# cargo-nextest.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../../compose/setup/common.sh
 . "$(dirname "$0")/../../compose/setup/common.sh"
@@ -10,6 +11,7 @@ packages=()
 command -v cc >/dev/null || packages+=(gcc libc6-dev)
 command -v curl >/dev/null || packages+=(curl)
 command -v openssl >/dev/null || packages+=(openssl)
+command -v ip >/dev/null || packages+=(iproute2)
 [[ ${#packages[@]} -eq 0 ]] || install_packages "${packages[@]}"
 
 if ! cargo nextest --version >/dev/null 2>&1; then

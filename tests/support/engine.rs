@@ -44,6 +44,14 @@ pub(crate) fn haproxy(version: &str) -> PathBuf {
     path
 }
 
+/// The same in every run of this checkout, and in none of another one: what an
+/// earlier run left is found by it.
+pub(crate) fn name_for(purpose: &str) -> String {
+    let mut checkout = DefaultHasher::new();
+    root().hash(&mut checkout);
+    format!("hapilot-{purpose}-{:08x}", checkout.finish() & 0xffff_ffff)
+}
+
 /// Looks again and again until the probe finds what it wants.
 pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -71,6 +79,8 @@ pub(crate) fn free_port() -> u16 {
 #[derive(Clone)]
 pub(crate) struct Docker {
     client: PathBuf,
+    /// Where the engine listens; `None`: where the client thinks.
+    host: Option<String>,
 }
 
 impl Docker {
@@ -86,16 +96,25 @@ impl Docker {
             version.status().is_ok_and(|status| status.success())
         };
         let client = places.into_iter().find(works);
-        let docker = Self { client: client.expect("no Docker engine answers: run `make setup`") };
+        let client = client.expect("no Docker engine answers: run `make setup`");
+        let docker = Self { client, host: None };
         let image = docker.attempt(&["image", "inspect", SAMPLE]);
         assert!(image.is_ok(), "the image {SAMPLE} is missing: run `make setup`");
         docker
+    }
+
+    /// The same client for another engine, at a socket.
+    pub(crate) fn at(&self, socket: &Path) -> Self {
+        Self { client: self.client.clone(), host: Some(format!("unix://{}", socket.display())) }
     }
 
     /// The command, to be given arguments.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.client);
         command.args(arguments).stdin(Stdio::null());
+        if let Some(host) = &self.host {
+            command.env("DOCKER_HOST", host).env_remove("DOCKER_CONTEXT").env_remove("DOCKER_TLS_VERIFY");
+        }
         command
     }
 
@@ -137,10 +156,12 @@ pub(crate) struct Share {
 impl Share {
     /// Nothing carries the mark afterwards.
     pub(crate) fn new(purpose: &str) -> Self {
-        let mut checkout = DefaultHasher::new();
-        root().hash(&mut checkout);
-        let name = format!("hapilot-{purpose}-{:08x}", checkout.finish() & 0xffff_ffff);
-        let share = Self { docker: Docker::find(), name };
+        Self::on(Docker::find(), purpose)
+    }
+
+    /// As [`Self::new`], on an engine of its own.
+    pub(crate) fn on(docker: Docker, purpose: &str) -> Self {
+        let share = Self { docker, name: name_for(purpose) };
         share.clear();
         share
     }

@@ -17,6 +17,12 @@ pub struct FakeContainer {
     pub env: Vec<(String, String)>,
     /// IPv4 address (or nothing) by network.
     pub networks: BTreeMap<String, String>,
+    /// Identifiers of networks, where they are not [`network_id`] of the name.
+    pub network_ids: BTreeMap<String, String>,
+    /// Published ports: `80/tcp`, the host's address, the host's port.
+    pub published: Vec<(String, String, u16)>,
+    /// Mounts: the host's path and the container's.
+    pub mounts: Vec<(String, String)>,
     /// `80/tcp` and the like.
     pub exposed: Vec<String>,
     /// `starting`, `healthy`, `unhealthy`.
@@ -40,6 +46,9 @@ impl FakeContainer {
             labels: BTreeMap::new(),
             env: vec![("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into())],
             networks: BTreeMap::new(),
+            network_ids: BTreeMap::new(),
+            published: Vec::new(),
+            mounts: Vec::new(),
             exposed: Vec::new(),
             health: None,
             status: "running".into(),
@@ -70,6 +79,24 @@ impl FakeContainer {
     /// On a network, with an IPv4 address in 127.0.0.0/8 or an empty text.
     pub fn network(mut self, name: &str, ip: &str) -> Self {
         self.networks.insert(name.into(), ip.into());
+        self
+    }
+
+    /// On a network of a swarm: its identifier is the same on every engine.
+    pub fn overlay(mut self, name: &str, id: &str, ip: &str) -> Self {
+        self.network_ids.insert(name.into(), id.into());
+        self.network(name, ip)
+    }
+
+    /// With a TCP port that is published at an address (or `0.0.0.0`) of the host.
+    pub fn publish(mut self, port: u16, host: &str, host_port: u16) -> Self {
+        self.published.push((format!("{port}/tcp"), host.into(), host_port));
+        self
+    }
+
+    /// With a directory of the host.
+    pub fn mount(mut self, source: &str, destination: &str) -> Self {
+        self.mounts.push((source.into(), destination.into()));
         self
     }
 
@@ -109,11 +136,12 @@ impl FakeContainer {
     }
 
     fn endpoints(&self) -> Value {
-        let endpoint = |ip: &String| {
+        let endpoint = |name: &String, ip: &String| {
             let ip = if self.has_process() { ip.as_str() } else { "" };
+            let id = self.network_ids.get(name).cloned().unwrap_or_else(|| network_id(name));
             json!({
                 "IPAMConfig": null, "Links": null, "Aliases": null,
-                "NetworkID": "4b3bfafc5ff3182a148cb6025fc622e52e29b2104fffecae8231a429014feda8",
+                "NetworkID": id,
                 "EndpointID": "6c1668113bc25961dd819e62b98efc5cb78e970692acd7ce4e1e6168556567ef",
                 "Gateway": "127.0.0.1", "IPAddress": ip, "IPPrefixLen": 16, "IPv6Gateway": "",
                 "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "MacAddress": "02:42:ac:11:00:02",
@@ -122,9 +150,18 @@ impl FakeContainer {
         };
         self.networks
             .iter()
-            .map(|(name, ip)| (name.clone(), endpoint(ip)))
+            .map(|(name, ip)| (name.clone(), endpoint(name, ip)))
             .collect::<serde_json::Map<_, _>>()
             .into()
+    }
+
+    fn ports(&self) -> Value {
+        let mut ports: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+        for (port, host, host_port) in self.published.iter().filter(|_| self.has_process()) {
+            let binding = json!({"HostIp": host, "HostPort": host_port.to_string()});
+            ports.entry(port).or_default().push(binding);
+        }
+        json!(ports)
     }
 
     /// Its element of a list.
@@ -175,8 +212,22 @@ impl FakeContainer {
             answer["Config"]["StopTimeout"] = json!(timeout);
         }
         answer["NetworkSettings"]["Networks"] = self.endpoints();
+        answer["NetworkSettings"]["Ports"] = self.ports();
+        let mount = |(source, destination): &(String, String)| {
+            json!({"Type": "bind", "Source": source, "Destination": destination, "Mode": "", "RW": true,
+                "Propagation": "rprivate"})
+        };
+        answer["Mounts"] = self.mounts.iter().map(mount).collect();
         answer
     }
+}
+
+/// The identifier of an engine's own network.
+pub fn network_id(name: &str) -> String {
+    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap();
+    let mut text: String = name.bytes().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+    text.truncate(64);
+    format!("{text:0<64}")
 }
 
 /// Seconds since 1970 as Docker writes a time.

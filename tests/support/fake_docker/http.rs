@@ -1,5 +1,6 @@
 //! The fake engine's HTTP: connections, paths, answers.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 
-use super::{Fault, Shared, State, Subscriber};
+use super::{FakeContainer, Fault, Shared, State, Subscriber, network_id};
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -103,6 +104,10 @@ async fn answer(request: &Request<Incoming>, shared: &Shared) -> Result<Answer, 
             }
             Ok(bytes_answer("application/json", list(&mut shared.lock(), query)))
         }
+        "networks" => {
+            count(&calls.networks);
+            Ok(json_answer(&networks(&shared.lock(), query)))
+        }
         "events" => {
             count(&calls.events);
             Ok(events(&mut shared.lock(), query))
@@ -154,6 +159,28 @@ fn list(state: &mut State, query: &str) -> Bytes {
     }
     body.extend_from_slice(b"]\n");
     body.freeze()
+}
+
+/// The networks that containers stand on, or those of them that are asked for.
+fn networks(state: &State, query: &str) -> Value {
+    let filters = parameter(query, "filters").unwrap_or_default();
+    let filters: Value = serde_json::from_str(&filters).unwrap_or(Value::Null);
+    let wanted = strings(&filters["id"]);
+    let mut networks = BTreeMap::new();
+    for FakeContainer { networks: names, network_ids, .. } in state.entries.values().map(|e| &e.container) {
+        for name in names.keys() {
+            let id = network_ids.get(name).cloned().unwrap_or_else(|| network_id(name));
+            if wanted.is_empty() || wanted.contains(&id) {
+                networks.entry(id).or_insert_with(|| name.clone());
+            }
+        }
+    }
+    let shown = |(id, name): (String, String)| {
+        let (driver, internal) = state.networks.get(&id).cloned().unwrap_or(("bridge".into(), false));
+        let scope = if driver == "overlay" { "swarm" } else { "local" };
+        json!({"Name": name, "Id": id, "Driver": driver, "Scope": scope, "Internal": internal})
+    };
+    networks.into_iter().map(shown).collect()
 }
 
 fn inspect(state: &mut State, id: &str) -> Answer {

@@ -1,7 +1,7 @@
 //! A stateful fake Docker engine: real HTTP over a unix socket.
 //!
 //! It answers `/_ping`, `/version`, `/info`, `/containers/json`,
-//! `/containers/{id}/json` and `/events`, with and without `/v1.x` in front,
+//! `/containers/{id}/json`, `/networks` and `/events`, with and without `/v1.x` in front,
 //! in the form recorded from Docker 20.10. What a test does to a container
 //! (`start`, `die`, `connect`, …) changes what is answered and sends the events
 //! that Docker would send. It counts calls, and can be made to fail.
@@ -27,7 +27,7 @@
 mod container;
 mod http;
 
-pub use container::FakeContainer;
+pub use container::{FakeContainer, network_id};
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -71,6 +71,8 @@ pub struct Calls {
     pub ping: u64,
     /// `/version`.
     pub version: u64,
+    /// `/networks`.
+    pub networks: u64,
 }
 
 impl Calls {
@@ -87,6 +89,7 @@ struct Counters {
     events: AtomicU64,
     ping: AtomicU64,
     version: AtomicU64,
+    networks: AtomicU64,
 }
 
 /// One past or present event.
@@ -131,6 +134,9 @@ struct State {
     silent: Vec<Subscriber>,
     inspect_faults: HashMap<String, Fault>,
     list_fault: Option<Fault>,
+    /// Driver and whether it is internal, of networks that are no plain bridges;
+    /// by identifier.
+    networks: BTreeMap<String, (String, bool)>,
     paths: Vec<String>,
 }
 
@@ -339,6 +345,12 @@ impl FakeDocker {
         (entry.listed, entry.inspected) = (None, None);
     }
 
+    /// A network of this identifier is made by another driver than a bridge's, or
+    /// leads nowhere.
+    pub fn set_network(&self, id: &str, driver: &str, internal: bool) {
+        self.shared.lock().networks.insert(id.into(), (driver.into(), internal));
+    }
+
     // --- Events ---
 
     /// Sends an event about a container as it is.
@@ -436,6 +448,7 @@ impl FakeDocker {
             events: count(&calls.events),
             ping: count(&calls.ping),
             version: count(&calls.version),
+            networks: count(&calls.networks),
         }
     }
 
