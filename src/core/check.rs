@@ -154,12 +154,13 @@ mod tests {
     #[test]
     fn path_and_status_choose_the_class_and_the_word() {
         let path = ("hapilot.check.path", "/health?a=1:2");
-        let cases: &[(&[(&str, &str)], Option<&str>)] = &[
+        let status = |text| [path, ("hapilot.check.status", text)];
+        let cases: [(&[(&str, &str)], _); 5] = [
             (&[], None),
             (&[path], Some("web-http -:a.example:/health?a=1:2")),
-            (&[path, ("hapilot.check.status", "200-399")], Some("web-http -:a.example:/health?a=1:2")),
-            (&[path, ("hapilot.check.status", "2xx")], Some("web-status 2:a.example:/health?a=1:2")),
-            (&[path, ("hapilot.check.status", "204")], Some("web-status 204:a.example:/health?a=1:2")),
+            (&status("200-399"), Some("web-http -:a.example:/health?a=1:2")),
+            (&status("2xx"), Some("web-status 2:a.example:/health?a=1:2")),
+            (&status("204"), Some("web-status 204:a.example:/health?a=1:2")),
         ];
         for (labels, wanted) in cases {
             assert_eq!(read(labels), (wanted.map(str::to_owned), vec![]), "{labels:?}");

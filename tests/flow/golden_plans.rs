@@ -182,12 +182,10 @@ fn the_check_of_a_host_follows_the_container_that_runs_longest() {
     let mut scene = Scene::on((3, 0), 2, &[shop(1, 11)]);
     let other = scene.now(&[checked(shop(2, 12))]);
     scene.model.haproxy.all_come_up();
-    let rejected: String = scene
-        .desired
-        .rejections()
-        .iter()
-        .map(|r| format!("{} {}: {}\n", r.container, r.key, r.reason))
-        .collect();
+    let rejections = scene.desired.rejections();
+    let rejected: Vec<_> =
+        rejections.iter().map(|r| format!("{} {}: {}\n", r.container, r.key, r.reason)).collect();
+    let rejected = rejected.concat();
     let oldest_gone = scene.gone(&shop(1, 11));
     assert_snapshot!(format!("joins:\n{other}told:\n{rejected}the first leaves:\n{oldest_gone}"));
 }
