@@ -76,7 +76,7 @@ Examples:
   hapilot run --runtime-api tcp:haproxy:9999 --haproxy-container edge
 
 Signals: SIGTERM or SIGINT ends it softly within --grace, a second one at once;
-SIGHUP reads all of HAProxy's state at once.
+SIGHUP reads all of HAProxy's state and Docker's list at once.
 Exit status: 0 ended by a signal, 1 failed, 64 a flag or variable is wrong,
 130 the end was cut short by a second signal.";
 

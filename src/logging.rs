@@ -54,7 +54,8 @@ impl<'a, W: Write, F: Fn() -> W + 'a> MakeWriter<'a> for OneLine<F> {
 }
 
 /// Writes one event per `write`, its control characters escaped but for the
-/// line feed at its end.
+/// line feed at its end. A line that can't be written (a full disk, a reader that is
+/// gone) is lost: its writer would complain on stderr, and end when that fails, too.
 ///
 /// tracing hands over an event as one buffer. It escapes fields recorded as
 /// `str` or with `?`, but neither a message nor a field recorded with `%`;
@@ -75,12 +76,13 @@ impl<W: Write> Write for EscapingWriter<W> {
         }
         safe.push('\n');
         // One write per line, so that lines of several threads don't mix.
-        self.0.write_all(safe.as_bytes())?;
+        let _ = self.0.write_all(safe.as_bytes());
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        let _ = self.0.flush();
+        Ok(())
     }
 }
 
@@ -129,6 +131,24 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+    }
+
+    #[test]
+    fn a_line_that_nobody_takes_is_lost_in_silence() {
+        let mut writer = EscapingWriter(Full);
+        assert_eq!(writer.write(b"event\n").unwrap(), 6);
+        writer.flush().unwrap();
     }
 
     #[test]

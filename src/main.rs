@@ -128,7 +128,7 @@ fn check(health: &Health, json: bool) -> Result<u8, AnswerError> {
     if json {
         show(health, true)?;
     } else {
-        print(&verdict.to_string())?;
+        print(&health.in_a_line())?;
     }
     Ok(match verdict {
         Verdict::Well => exit::WELL,

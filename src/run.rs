@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -105,8 +105,12 @@ async fn drive(
 
     let (changes_in, docker) = mpsc::channel(WAITING_CHANGES);
     let watch_stop = CancellationToken::new();
-    let watching =
-        WatchConfig { resync: settings.resync, ..WatchConfig::new(docker_address(&settings.docker)?) };
+    let relist = Arc::new(Notify::new());
+    let watching = WatchConfig {
+        relist: Arc::clone(&relist),
+        resync: settings.resync,
+        ..WatchConfig::new(docker_address(&settings.docker)?)
+    };
     let watcher = tokio::spawn(watch(watching, changes_in, watch_stop.clone()));
 
     let (news_in, process) = mpsc::channel(16);
@@ -137,8 +141,8 @@ async fn drive(
         resync: settings.resync,
     };
     let desired = Desired::new(place, settings.prefer_ipv6);
-    let inputs =
-        Inputs { docker, asks, process, configs, resync: signals.resync.clone(), stop: signals.stop.clone() };
+    let (resync, stop) = (signals.resync.clone(), signals.stop.clone());
+    let inputs = Inputs { docker, asks, process, configs, resync, relist, stop };
     Controller::new(controller_config, desired, metrics).run(inputs).await;
 
     watch_stop.cancel();

@@ -17,7 +17,7 @@ pub struct Signals {
     pub stop: CancellationToken,
     /// Cancelled by the second one: end now, whatever is still open.
     pub abort: CancellationToken,
-    /// Notified by SIGHUP: read all of HAProxy's state.
+    /// Notified by SIGHUP: read everything anew, HAProxy's state and Docker's list.
     pub resync: Arc<Notify>,
 }
 
@@ -59,7 +59,7 @@ impl Sources {
                 _ = self.terminate.recv() => "SIGTERM",
                 _ = self.interrupt.recv() => "SIGINT",
                 _ = self.hangup.recv() => {
-                    tracing::info!("SIGHUP: reading all of HAProxy's state");
+                    tracing::info!("SIGHUP: reading all of HAProxy's state and Docker's list");
                     signals.resync.notify_one();
                     continue;
                 }

@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time::timeout;
-
-use super::Controller;
+use super::meanwhile::Meanwhile;
+use super::{Controller, Inputs};
 use crate::admin::Ask;
 use crate::core::desired::Blocked;
 use crate::core::name::BackendName;
@@ -24,9 +23,6 @@ use crate::runtime_api::Client;
 /// A report on servers' health is not older than this; without questions
 /// HAProxy is not asked more often than needed.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long the asker of a status is kept waiting for a fresh reading; less than
-/// [`crate::admin::AdminHandle::DEADLINE`].
-const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// The engine, as far as the report goes.
 #[derive(Debug, Default)]
@@ -34,16 +30,22 @@ pub(super) struct DockerNews {
     connected: bool,
     version: Option<String>,
     error: Option<String>,
+    /// Why it can't tell about the tasks on other nodes of its swarm.
+    swarm: Option<String>,
 }
 
 impl DockerNews {
     pub(super) fn connected(&mut self, version: String) {
-        *self = Self { connected: true, version: Some(version), error: None };
+        (self.connected, self.version, self.error) = (true, Some(version), None);
     }
 
     pub(super) fn failed(&mut self, error: String) {
         self.connected = false;
         self.error = Some(error);
+    }
+
+    pub(super) fn swarm(&mut self, error: Option<String>) {
+        self.swarm = error.map(|error| format!("the swarm's tasks on other nodes are not known: {error}"));
     }
 }
 
@@ -73,20 +75,17 @@ impl HaproxyNews {
 }
 
 impl Controller {
-    pub(super) async fn answer(&mut self, ask: Ask) {
+    pub(super) async fn answer(&mut self, ask: Ask, inputs: &mut Inputs) {
         // Who asked may have gone away meanwhile: then nobody hears the answer.
         match ask {
             Ask::Health(to) => drop(to.send(self.health(None))),
             Ask::Status(to) => {
                 if self.link.as_ref().is_some_and(|link| !link.is_current(FRESH)) {
-                    // A HAProxy that hangs must not keep the answer from its asker.
-                    if timeout(PATIENCE, self.observe()).await.is_err() {
-                        self.lost(&format!("HAProxy did not answer within {PATIENCE:?}"));
-                    }
+                    self.observe(true, inputs).await;
                 }
                 drop(to.send(self.status()));
             }
-            Ask::Plan(to) => drop(to.send(self.preview().await)),
+            Ask::Plan(to) => drop(to.send(self.preview(inputs).await)),
             Ask::Render(to) => {
                 let rendered = render(&self.config.config, self.reconcile.desired().state());
                 drop(to.send(rendered.haproxy_cfg));
@@ -94,13 +93,14 @@ impl Controller {
         }
     }
 
-    fn health(&self, counts: Option<Counts>) -> Health {
+    pub(super) fn health(&self, counts: Option<Counts>) -> Health {
         let link = self.link.as_ref();
         let age = link.and_then(Link::age);
         let mut stale = Vec::new();
         if !self.listed {
             stale.push("Docker has not listed its containers yet".to_owned());
         }
+        stale.extend(self.docker.swarm.clone());
         let unreadable = self.told.all_unreadable().count();
         if unreadable > 0 {
             stale.push(format!("{unreadable} containers can't be inspected"));
@@ -120,7 +120,7 @@ impl Controller {
             docker: Docker {
                 connected: self.docker.connected,
                 engine_version: self.docker.version.clone(),
-                error: self.docker.error.clone(),
+                error: self.docker.error.clone().or_else(|| self.docker.swarm.clone()),
             },
             haproxy: Haproxy {
                 connected: link.is_some(),
@@ -225,18 +225,29 @@ impl Controller {
             .collect()
     }
 
-    async fn preview(&mut self) -> PlanReport {
+    async fn preview(&mut self, inputs: &mut Inputs) -> PlanReport {
         let blocked = || self.reconcile.blocked().into_iter().map(Note::from).collect();
         let mut report = PlanReport { blocked: blocked(), ..PlanReport::default() };
         if !self.listed {
             report.stale.push("Docker has not listed its containers yet".to_owned());
             return report;
         }
+        let health = self.health(None);
         let Some(link) = self.link.as_mut() else {
             report.stale.push("HAProxy does not answer".to_owned());
             return report;
         };
-        match self.reconcile.preview(link).await {
+        let (heard, asked) = (link.client().heard(), &mut self.asked);
+        let meanwhile = Meanwhile { health, changes: false, awaited: true, heard, asked, inputs };
+        let outcome = match meanwhile.wait_for(self.reconcile.preview(link)).await {
+            Ok(outcome) => outcome,
+            Err(given_up) => {
+                report.stale.push("HAProxy does not answer".to_owned());
+                self.given_up(given_up);
+                return report;
+            }
+        };
+        match outcome {
             Ok(plan) => {
                 report.steps = plan
                     .steps

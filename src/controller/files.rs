@@ -77,7 +77,9 @@ impl Files {
         self.question.as_ref().map(|(asked, _)| *asked).or(changed)
     }
 
-    /// Writes a state and answers who asked.
+    /// Writes a state and answers who asked. If it can't be written (a full disk)
+    /// whoever asked gets the old configuration, where there is one: an old whole one
+    /// is better than no HAProxy, and hapilot tells HAProxy the rest when it runs.
     pub(super) async fn write(&mut self, state: &State) -> Result<(), String> {
         let rendered = render(&self.config, state);
         let dir = self.dir.clone();
@@ -98,7 +100,8 @@ impl Files {
             Err(_) => self.not_before = Some(Instant::now() + AGAIN),
         }
         let outcome = written.as_ref().map(drop).map_err(ToString::to_string);
-        self.answer(written);
+        let old = self.dir.join(CONFIG_FILE);
+        self.answer(if written.is_err() && old.exists() { Ok(old) } else { written });
         outcome
     }
 

@@ -7,7 +7,7 @@
 //! a question on the admin socket, the end of HAProxy's process or of the
 //! connection to it, a deadline, a signal.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use crate::admin::Ask;
 use crate::backoff::Backoff;
@@ -31,15 +31,19 @@ use crate::haproxy_process::{ConfigQuestion, ProcessNews};
 use crate::metrics::{ErrorKind, Metrics};
 use crate::reconcile::{Link, News, Reconcile, Rules, TurnError};
 use crate::report::Mode;
-use crate::runtime_api::{Client, ClientError, RuntimeApiAddress, Timeouts};
+use crate::runtime_api::{Client, RuntimeApiAddress, Timeouts};
 
 mod answer;
+mod connection;
 mod due;
 mod files;
+mod meanwhile;
 mod told;
 
+use connection::{Attempt, attempted, closed};
 use due::{Arrival, Due};
 use files::{Files, pool};
+use meanwhile::Meanwhile;
 use told::Told;
 
 /// Without a first list from Docker for this long, HAProxy starts with what lies
@@ -95,8 +99,10 @@ pub struct Inputs {
     pub process: mpsc::Receiver<ProcessNews>,
     /// Who starts HAProxy asks for the configuration to start with.
     pub configs: mpsc::Receiver<ConfigQuestion>,
-    /// SIGHUP.
+    /// SIGHUP: everything is to be read anew.
     pub resync: Arc<Notify>,
+    /// Rings at whoever watches Docker, for the same.
+    pub relist: Arc<Notify>,
     /// End.
     pub stop: CancellationToken,
 }
@@ -117,6 +123,8 @@ pub struct Controller {
     /// How many connections in a row ended soon after they stood.
     short_lived: u32,
     files: Files,
+    /// Questions that wait for the end of a call to HAProxy.
+    asked: VecDeque<Ask>,
     told: Told,
     restarts: Restarts,
     /// HAProxy's version as far as it was ever seen.
@@ -148,8 +156,6 @@ pub struct Controller {
     hoping: Backoff,
 }
 
-type Attempt = AbortOnDropHandle<Result<Client, ClientError>>;
-
 impl Controller {
     /// Nothing has happened yet.
     #[must_use]
@@ -168,6 +174,7 @@ impl Controller {
         }
         Self {
             files,
+            asked: VecDeque::new(),
             told: Told::default(),
             restarts: Restarts::default(),
             version: config.version,
@@ -202,7 +209,10 @@ impl Controller {
     /// Goes round until `stop` is cancelled.
     pub async fn run(&mut self, mut inputs: Inputs) {
         while !inputs.stop.is_cancelled() {
-            self.work().await;
+            self.work(&mut inputs).await;
+            while let Some(ask) = self.asked.pop_front() {
+                self.answer(ask, &mut inputs).await;
+            }
             let next = self.next_due();
             tokio::select! {
                 () = inputs.stop.cancelled() => break,
@@ -216,10 +226,13 @@ impl Controller {
                     // The watcher ends only with us.
                     None => break,
                 },
-                Some(ask) = inputs.asks.recv() => self.answer(ask).await,
+                Some(ask) = inputs.asks.recv() => self.answer(ask, &mut inputs).await,
                 Some(news) = inputs.process.recv() => self.take_process(news),
                 Some(question) = inputs.configs.recv() => self.files.ask(question),
-                () = inputs.resync.notified() => self.due.resync = Instant::now(),
+                () = inputs.resync.notified() => {
+                    self.due.resync = Instant::now();
+                    inputs.relist.notify_one();
+                }
                 result = attempted(&mut self.attempt) => self.connected(result),
                 () = closed(self.link.as_mut()) => self.lost("HAProxy closed the connection"),
                 () = sleep_until(next) => {}
@@ -246,7 +259,7 @@ impl Controller {
     }
 
     /// Does what is due.
-    async fn work(&mut self) {
+    async fn work(&mut self, inputs: &mut Inputs) {
         let now = Instant::now();
         for container in self.restarts.take_due(now - self.begun) {
             self.reconcile.desired_mut().set(container);
@@ -265,13 +278,13 @@ impl Controller {
         }
         if self.link.is_some() {
             if now >= self.due.resync {
-                self.resync().await;
+                self.resync(inputs).await;
             }
             if now >= self.due.heartbeat {
-                self.heartbeat().await;
+                self.heartbeat(inputs).await;
             }
             if self.listed && (self.wake || self.due.turn.is_some_and(|due| now >= due)) {
-                self.turn().await;
+                self.turn(inputs).await;
             }
             // After the turn: what was read from HAProxy a moment ago may have
             // begun the desired state anew, and only the turn completes it.
@@ -284,6 +297,17 @@ impl Controller {
     /// While HAProxy is away: what should it start with?
     fn suppose(&mut self) {
         self.reconcile.suppose_applied(&self.pool);
+        // It will have the pool of its next configuration, which may be a larger one
+        // than it had: hosts that waited for a backend get theirs now.
+        let capabilities = self.version.and_then(Capabilities::of).unwrap_or(Capabilities::LEAST);
+        let state = self.reconcile.desired().state();
+        let mut pool = pool(&self.config.config);
+        pool.extend(state.backends.keys().filter(|name| name.is_pool()).cloned());
+        if !capabilities.add_backend && pool != self.pool {
+            let ground = Observed { state: state.clone(), pool: pool.clone(), ..Observed::default() };
+            self.reconcile.suppose(&ground, capabilities);
+            self.pool = pool;
+        }
         self.files.changed(Instant::now(), true);
         self.told.rejections(self.reconcile.desired_mut());
     }
@@ -311,75 +335,18 @@ impl Controller {
         }
     }
 
-    fn connected(&mut self, result: Result<Client, ClientError>) {
-        match result {
-            Ok(client) => {
-                if self.is_news() {
-                    info!(version = %client.version(), pid = client.pid(), "connected to HAProxy");
-                }
-                self.version = Some(client.version());
-                self.haproxy.connected(&client);
-                self.link = Some(Link::new(client));
-                let now = Instant::now();
-                self.connected_at = now;
-                self.due.resync = now + self.config.resync;
-                self.due.heartbeat = now + HEARTBEAT;
-                self.wake = true;
-                if self.listed {
-                    // What was supposed while it was away may not be what it has.
-                    self.files.changed(now, false);
-                }
-            }
-            Err(error) => {
-                self.due.connect = Instant::now() + self.connecting.next();
-                if self.haproxy.failed(&error.to_string()) {
-                    self.metrics.error(ErrorKind::Haproxy);
-                    if error.is_retryable() {
-                        info!(%error, "HAProxy does not answer yet; hapilot goes on trying");
-                    } else {
-                        error!(%error, "HAProxy can't be used as it is; hapilot goes on trying");
-                    }
-                }
-            }
-        }
-    }
-
-    fn lost(&mut self, error: &str) {
-        self.haproxy.failed(error);
-        if let Some(link) = self.link.take() {
-            self.metrics.error(ErrorKind::Haproxy);
-            self.due.connect = Instant::now();
-            if self.connected_at.elapsed() < GOOD_CONNECTION {
-                self.short_lived = self.short_lived.saturating_add(1);
-                self.due.connect += self.connecting.next();
-            } else {
-                self.short_lived = 0;
-                self.connecting.reset();
-            }
-            if self.is_news() {
-                warn!(error, "the connection to HAProxy is lost");
-            }
-            if link.is_fresh() {
-                self.pool.clone_from(&link.observed().pool);
-            }
-        }
-        self.unsettle();
-        self.files.changed(Instant::now(), true);
-        self.wake = true;
-    }
-
-    /// False while connections come and go and none can be used: that is said
-    /// once.
-    fn is_news(&self) -> bool {
-        self.trouble.is_none() && self.short_lived <= 1
-    }
-
-    async fn turn(&mut self) {
+    async fn turn(&mut self, inputs: &mut Inputs) {
+        let health = self.health(None);
         let Some(link) = self.link.as_mut() else { return };
         self.wake = false;
         self.due.turn = None;
         let oldest = self.oldest.take();
-        let outcome = self.reconcile.turn(link).await;
+        let (heard, asked) = (link.client().heard(), &mut self.asked);
+        let meanwhile = Meanwhile { health, changes: true, awaited: false, heard, asked, inputs };
+        let outcome = match meanwhile.wait_for(self.reconcile.turn(link)).await {
+            Ok(outcome) => outcome,
+            Err(given_up) => return self.given_up(given_up),
+        };
         self.metrics.turn();
         self.told.rejections(self.reconcile.desired_mut());
         self.told.blocked(&self.reconcile.blocked());
@@ -434,10 +401,11 @@ impl Controller {
         if !self.settled {
             self.settled = true;
             self.settled_since = Some(SystemTime::now());
-            info!(
-                servers = self.reconcile.desired().state().servers().count(),
-                "converged: HAProxy has what the containers ask for"
-            );
+            let servers = self.reconcile.desired().state().servers().count();
+            match self.reconcile.blocked().len() {
+                0 => info!(servers, "converged: HAProxy has what the containers ask for"),
+                blocked => info!(servers, blocked, "converged: HAProxy has what it can have"),
+            }
         }
     }
 
@@ -447,15 +415,23 @@ impl Controller {
     }
 
     /// Looks at all of HAProxy's state: a hand on the socket is found out.
-    async fn resync(&mut self) {
+    async fn resync(&mut self, inputs: &mut Inputs) {
         self.due.resync = Instant::now() + self.config.resync;
         self.metrics.resync();
-        self.observe().await;
+        self.observe(false, inputs).await;
     }
 
-    async fn observe(&mut self) {
+    /// Reads all of HAProxy's state; `awaited` for an answer.
+    async fn observe(&mut self, awaited: bool, inputs: &mut Inputs) {
+        let health = self.health(None);
         let Some(link) = self.link.as_mut() else { return };
-        match self.reconcile.observe(link).await {
+        let (heard, asked) = (link.client().heard(), &mut self.asked);
+        let meanwhile = Meanwhile { health, changes: false, awaited, heard, asked, inputs };
+        let outcome = match meanwhile.wait_for(self.reconcile.observe(link)).await {
+            Ok(outcome) => outcome,
+            Err(given_up) => return self.given_up(given_up),
+        };
+        match outcome {
             Ok(News::State) => {
                 // It was not as remembered; until a turn has mended that,
                 // nobody may be told otherwise.
@@ -465,14 +441,6 @@ impl Controller {
             Ok(News::Health) => self.wake = true,
             Ok(News::None) => {}
             Err(error) => self.broke(&error),
-        }
-    }
-
-    async fn heartbeat(&mut self) {
-        self.due.heartbeat = Instant::now() + HEARTBEAT;
-        let Some(link) = self.link.as_mut() else { return };
-        if let Err(error) = link.client_mut().heartbeat().await {
-            self.lost(&error.to_string());
         }
     }
 
@@ -528,57 +496,11 @@ impl Controller {
                 debug!(engine_version, api_version, "connected to Docker");
                 self.docker.connected(engine_version);
             }
+            Change::Swarm { error } => self.docker.swarm(error),
             Change::Disconnected { error } => {
                 self.metrics.error(ErrorKind::Docker);
                 self.docker.failed(error);
             }
         }
-    }
-
-    fn take_process(&mut self, news: ProcessNews) {
-        self.running = matches!(news, ProcessNews::Running { .. });
-        match news {
-            ProcessNews::Running { pid, adopted } => {
-                let how =
-                    if adopted { "took over the HAProxy that runs already" } else { "HAProxy is started" };
-                info!(pid, "{how}");
-                self.attempt = None;
-                self.due.connect = Instant::now();
-            }
-            ProcessNews::Ended(how) => {
-                warn!(how, "HAProxy ended; it is started again");
-                self.lost(&how);
-            }
-            ProcessNews::Failed(why) => {
-                if self.haproxy.failed(&why) {
-                    error!(error = why, "HAProxy can't be started; hapilot goes on trying");
-                }
-            }
-        }
-    }
-}
-
-/// The end of an attempt to connect; for ever without one.
-async fn attempted(attempt: &mut Option<Attempt>) -> Result<Client, ClientError> {
-    let ended = match attempt {
-        Some(running) => running.await,
-        None => std::future::pending().await,
-    };
-    *attempt = None;
-    match ended {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Only the runtime's own end cancels it while it is held.
-            Err(_cancelled) => std::future::pending().await,
-        },
-    }
-}
-
-/// Waits until the peer closes an idle connection; for ever without one.
-async fn closed(link: Option<&mut Link>) {
-    match link {
-        Some(link) => link.client_mut().closed().await,
-        None => std::future::pending().await,
     }
 }

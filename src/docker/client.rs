@@ -5,6 +5,7 @@
 //! used for.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,11 @@ use bollard::errors::Error as BollardError;
 use bollard::models::{ContainerSummary, EventMessage, Network};
 use bollard::query_parameters::{EventsOptions, InspectContainerOptions};
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::Request;
+use hyper::body::Incoming;
 
 use super::address::DockerAddress;
 use super::array::ArraySplitter;
@@ -29,8 +32,8 @@ use crate::core::endpoint::Vantage;
 const LIST: &str = "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%2C%22paused%22%5D%7D";
 /// All networks, without who stands on them.
 const NETWORKS: &str = "/networks";
-/// How much of an error's body is read.
-const ERROR_BODY: usize = 64 << 10;
+/// How much is read of a body that is not taken apart while it arrives.
+const SMALL_BODY: usize = 1 << 20;
 /// How many containers may each share the network of the next.
 const SIGHT_HOPS: usize = 8;
 
@@ -150,13 +153,10 @@ impl DockerClient {
             Ok(network) => self.networks.told(&network),
             Err(error) => tracing::debug!(%error, "an element of the list of networks can't be read"),
         };
-        let after = self.deadlines.networks;
-        let error = match tokio::time::timeout(after, self.read_array("networks", &path, each)).await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error,
-            Err(_) => DockerError::Timeout { what: "networks".into(), after },
-        };
-        tracing::debug!(engine = self.address, %error, "the engine does not tell about its networks");
+        let list = self.read_array("networks", &path, each);
+        if let Err(error) = in_time("networks", self.deadlines.networks, list).await {
+            tracing::debug!(engine = self.address, %error, "the engine does not tell about its networks");
+        }
     }
 
     /// Calls `each` for every running or paused container, while the list
@@ -166,12 +166,8 @@ impl DockerClient {
         &self,
         mut each: impl FnMut(Result<Listed, Option<ContainerId>>),
     ) -> Result<(), DockerError> {
-        let after = self.deadlines.list;
         let list = self.read_array("list", LIST, |element| each(read_element(element)));
-        match tokio::time::timeout(after, list).await {
-            Ok(result) => result,
-            Err(_) => Err(DockerError::Timeout { what: "list".into(), after }),
-        }
+        in_time("list", self.deadlines.list, list).await
     }
 
     /// From where the container `id` (HAProxy's own) reaches others; follows
@@ -229,21 +225,7 @@ impl DockerClient {
         path: &str,
         mut each: impl FnMut(&[u8]),
     ) -> Result<(), DockerError> {
-        let request = Request::get(format!("{}{path}", self.transport.base()))
-            .body(Either::Left(Full::default()))
-            .map_err(|error| DockerError::garbage(what, error))?;
-        let response = self
-            .transport
-            .send(request)
-            .await
-            .map_err(|error| DockerError::transport(&self.address, what, &error))?;
-        let (head, mut body) = response.into_parts();
-        if !head.status.is_success() {
-            let read =
-                Limited::new(body, ERROR_BODY).collect().await.map(http_body_util::Collected::to_bytes);
-            let text = read.unwrap_or_default();
-            return Err(DockerError::status(what, head.status.as_u16(), &String::from_utf8_lossy(&text)));
-        }
+        let mut body = self.get(what, path).await?;
         let mut splitter = ArraySplitter::new();
         while let Some(frame) = body.frame().await {
             let frame = frame
@@ -252,6 +234,52 @@ impl DockerClient {
             splitter.feed(bytes, &mut each).map_err(|error| DockerError::garbage(what, error))?;
         }
         splitter.finish().map_err(|error| DockerError::garbage(what, error))
+    }
+
+    /// The body of an answer of success.
+    async fn get(&self, what: &'static str, path: &str) -> Result<Incoming, DockerError> {
+        let request = Request::get(format!("{}{path}", self.transport.base()))
+            .body(Either::Left(Full::default()))
+            .map_err(|error| DockerError::garbage(what, error))?;
+        let response = self
+            .transport
+            .send(request)
+            .await
+            .map_err(|error| DockerError::transport(&self.address, what, &error))?;
+        let (head, body) = response.into_parts();
+        if head.status.is_success() {
+            return Ok(body);
+        }
+        let read = Limited::new(body, SMALL_BODY).collect().await.map(http_body_util::Collected::to_bytes);
+        let text = read.unwrap_or_default();
+        Err(DockerError::status(what, head.status.as_u16(), &String::from_utf8_lossy(&text)))
+    }
+
+    /// What the engine says about itself, unread.
+    pub(super) async fn info(&self) -> Result<Bytes, DockerError> {
+        let broken = |reason: String| DockerError::Broken { what: "info".into(), reason };
+        in_time("info", self.deadlines.inspect, async {
+            let body = Limited::new(self.get("info", "/info").await?, SMALL_BODY);
+            let body =
+                body.collect().await.map_err(|error| broken(super::error::shown(&error.to_string())))?;
+            Ok(body.to_bytes())
+        })
+        .await
+    }
+
+    /// Calls `each` with the text of every element that a manager tells of a
+    /// kind (`services`, `nodes`, `tasks`) with these filters.
+    pub(super) async fn swarm(
+        &self,
+        kind: &'static str,
+        filters: &[(&str, Vec<&str>)],
+        each: impl FnMut(&[u8]),
+    ) -> Result<(), DockerError> {
+        let path = match filters {
+            [] => format!("/{kind}"),
+            _ => format!("/{kind}?filters={}", encoded(filters)),
+        };
+        in_time(kind, self.deadlines.inspect, self.read_array(kind, &path, each)).await
     }
 
     async fn call<T>(
@@ -282,6 +310,34 @@ fn read_element(element: &[u8]) -> Result<Listed, Option<ContainerId>> {
         tracing::warn!(error, "an element of Docker's list can't be read");
         serde_json::from_slice::<OnlyId>(element).ok().and_then(|element| ContainerId::new(&element.id))
     })
+}
+
+/// What `call` comes to within this time.
+async fn in_time<T>(
+    what: &str,
+    after: Duration,
+    call: impl Future<Output = Result<T, DockerError>>,
+) -> Result<T, DockerError> {
+    match tokio::time::timeout(after, call).await {
+        Ok(result) => result,
+        Err(_) => Err(DockerError::Timeout { what: what.into(), after }),
+    }
+}
+
+/// Filters as a part of a query.
+fn encoded(filters: &[(&str, Vec<&str>)]) -> String {
+    let filters: HashMap<&str, &Vec<&str>> = filters.iter().map(|(key, values)| (*key, values)).collect();
+    let json = serde_json::to_string(&filters).unwrap_or_default();
+    let mut text = String::with_capacity(json.len() * 2);
+    for byte in json.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a text never fails.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
 }
 
 /// A call's name, built only if an error needs it.

@@ -16,6 +16,7 @@ use bollard::models::{
 
 use super::error::shown;
 use super::signal;
+use super::swarm::{SERVICE_MARK, TASK_MARK};
 use crate::core::container::{
     Container, ContainerId, Driver, ENV_PREFIX, Endpoint, EngineName, Health, LABEL_PREFIX, Mount, Network,
     NetworkMode, PublishedPort, RunState, SIGTERM, STOP_TIMEOUT,
@@ -23,7 +24,7 @@ use crate::core::container::{
 use crate::core::endpoint::Vantage;
 
 /// The longest stop timeout that is believed.
-const LONGEST_STOP: Duration = Duration::from_secs(3600);
+pub(super) const LONGEST_STOP: Duration = Duration::from_secs(3600);
 
 /// Why an answer tells nothing about a container.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,7 +97,7 @@ pub fn container(answer: ContainerInspectResponse) -> Result<Container, ConvertE
         exposed_ports: tcp_ports(&config.exposed_ports.unwrap_or_default()),
         published: published(settings.ports.unwrap_or_default())?,
         mounts: mounts(answer.mounts.unwrap_or_default()),
-        labels: our_labels(config.labels.unwrap_or_default()),
+        labels: told_labels(config.labels.unwrap_or_default()),
         env: our_env(config.env.unwrap_or_default()),
     })
 }
@@ -130,7 +131,7 @@ pub fn listed(answer: ContainerSummary) -> Result<Listed, ConvertError> {
         run,
         health,
         networks: endpoints(answer.network_settings.and_then(|s| s.networks).unwrap_or_default())?,
-        labels: our_labels(answer.labels.unwrap_or_default()),
+        labels: told_labels(answer.labels.unwrap_or_default()),
     })
 }
 
@@ -294,12 +295,21 @@ fn tcp_port(text: &str) -> Option<u16> {
     port.parse().ok().filter(|port| *port != 0)
 }
 
-fn our_labels(labels: HashMap<String, String>) -> BTreeMap<String, String> {
+/// Those that hapilot reads.
+pub(super) fn our_labels(labels: HashMap<String, String>) -> BTreeMap<String, String> {
     labels.into_iter().filter(|(key, _)| key.starts_with(LABEL_PREFIX)).collect()
 }
 
+/// The same, and the engine's marks on a container of a service, which `swarm`
+/// takes off again.
+fn told_labels(labels: HashMap<String, String>) -> BTreeMap<String, String> {
+    let marks = [SERVICE_MARK, TASK_MARK];
+    let told = |key: &str| key.starts_with(LABEL_PREFIX) || marks.contains(&key);
+    labels.into_iter().filter(|(key, _)| told(key)).collect()
+}
+
 /// Of several settings of one variable the last counts, as for the process.
-fn our_env(env: Vec<String>) -> BTreeMap<String, String> {
+pub(super) fn our_env(env: Vec<String>) -> BTreeMap<String, String> {
     env.into_iter()
         .filter(|line| line.starts_with(ENV_PREFIX))
         .filter_map(|line| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))
@@ -308,7 +318,7 @@ fn our_env(env: Vec<String>) -> BTreeMap<String, String> {
 
 /// Seconds since 1970 of `2026-11-24T15:03:54.032199499Z` or the like with
 /// `+01:00` (RFC 3339); `None` if it is not one.
-fn unix_seconds(text: &str) -> Option<i64> {
+pub(super) fn unix_seconds(text: &str) -> Option<i64> {
     fn number(text: &str, from: usize, to: usize) -> Option<i64> {
         let digits = text.get(from..to)?;
         if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }

@@ -124,6 +124,12 @@ impl DockerError {
         matches!(self, Self::NotFound { .. })
     }
 
+    /// True if the engine does not do what was asked for anybody, or for us: a
+    /// proxy before it may refuse.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::Status { status: 401 | 403 | 405 | 501, .. })
+    }
+
     /// True if the engine as a whole can't be talked to, so that asking for
     /// another container makes no sense.
     #[must_use]

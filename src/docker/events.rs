@@ -227,8 +227,13 @@ fn filters() -> HashMap<String, Vec<String>> {
     HashMap::from([("type".into(), texts(&["container", "network"])), ("event".into(), texts(&ACTIONS))])
 }
 
+/// What a manager is asked to send.
+pub(super) fn swarm_filters() -> HashMap<String, Vec<String>> {
+    HashMap::from([("type".into(), vec!["service".into(), "node".into()])])
+}
+
 /// `seconds.nanoseconds`, as the engine wants `since`.
-fn timestamp(time: SystemTime) -> String {
+pub(super) fn timestamp(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{}.{:09}", since.as_secs(), since.subsec_nanos())
 }

@@ -18,6 +18,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -104,6 +105,7 @@ impl<'a> Following<'a> {
     /// Goes on until the connection is lost or nobody listens.
     pub(super) async fn run(mut self) -> Result<Infallible, End> {
         let client = self.client.clone();
+        let relist = Arc::clone(&self.watch.config.relist);
         let mut reads = FuturesUnordered::new();
         let mut listing: Option<ListingCall> = None;
         loop {
@@ -126,6 +128,7 @@ impl<'a> Following<'a> {
                     listing = None;
                     self.take_listing(answer?);
                 }
+                () = relist.notified(), if listing.is_none() => listing = Some(self.list()),
                 () = until(Some(self.next_resync)), if listing.is_none() => listing = Some(self.list()),
                 () = until(self.watch.inventory.next_due()) => self.take_due(),
                 () = until(tell_by) => {}

@@ -167,10 +167,14 @@ impl Inventory {
 
     /// An event says that its process ended at this time, in seconds since
     /// 1970. `None` if that is not certainly later than the start that we know
-    /// of: then only an inspect can tell.
+    /// of: then only an inspect can tell. Of one that can't be inspected the event
+    /// is the last word.
     pub(super) fn died(&mut self, id: &ContainerId, at: i64) -> Option<Outcome> {
-        let started_at = self.known.get(id)?.started_at?;
-        if started_at < at { self.missing(id) } else { None }
+        let started_at = self.known.get(id).and_then(|known| known.started_at);
+        let certain = started_at.is_some_and(|started_at| started_at < at);
+        let last_word =
+            self.unreadable.contains_key(id) && started_at.is_none_or(|started_at| started_at <= at);
+        if certain || last_word { self.missing(id) } else { None }
     }
 
     /// An inspect failed. `None` if it failed before for the same reason.

@@ -20,6 +20,7 @@ mod follow;
 mod inventory;
 mod networks;
 mod signal;
+mod swarm;
 mod transport;
 
 pub use address::{DockerAddress, TlsMaterial};

@@ -8,10 +8,11 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::address::DockerAddress;
@@ -20,8 +21,12 @@ use super::error::DockerError;
 use super::events::EventStream;
 use super::follow::Following;
 use super::inventory::Inventory;
+use super::swarm::Swarm;
 use crate::backoff::Backoff;
 use crate::core::container::{Container, ContainerId, RunState};
+
+/// Changes that may wait for what the swarm adds to them.
+const WAITING: usize = 16;
 
 /// How an engine is watched.
 #[derive(Debug, Clone)]
@@ -43,6 +48,8 @@ pub struct WatchConfig {
     /// A container that lives on so long after its stop timeout has survived its
     /// stop signal, and is taken back.
     pub survival: Duration,
+    /// Whoever rings has everything listed and compared now.
+    pub relist: Arc<Notify>,
 }
 
 impl WatchConfig {
@@ -58,6 +65,7 @@ impl WatchConfig {
             backoff_floor: Duration::from_millis(100),
             backoff_ceiling: Duration::from_secs(10),
             survival: Duration::from_secs(2),
+            relist: Arc::default(),
         }
     }
 }
@@ -102,6 +110,13 @@ pub enum Change {
         /// When the last of them was read.
         inspected_at: Instant,
     },
+    /// The engine manages a swarm, and can't tell about the tasks on other nodes
+    /// (the error says why), or can again. Their last known facts stay in force;
+    /// its own containers are told as ever.
+    Swarm {
+        /// What is wrong; `None` if nothing is any more.
+        error: Option<String>,
+    },
     /// The connection is lost or can't be made; told once until `Connected`.
     Disconnected {
         /// Why.
@@ -113,8 +128,16 @@ pub enum Change {
 /// cancelled or nobody listens to `out` any more. Never gives up.
 pub async fn watch(config: WatchConfig, out: mpsc::Sender<Change>, shutdown: CancellationToken) {
     let inventory = Inventory::new(config.backoff_floor, config.backoff_ceiling, config.survival);
-    let watch = Watch { config, out, inventory, connected: false };
-    shutdown.run_until_cancelled(watch.run()).await;
+    let (told, changes) = mpsc::channel(WAITING);
+    let swarm = Swarm::new(config.clone(), out);
+    let watch = Watch { config, out: told, inventory, connected: false };
+    let either = async {
+        tokio::select! {
+            () = watch.run() => {}
+            () = swarm.run(changes) => {}
+        }
+    };
+    shutdown.run_until_cancelled(Box::pin(either)).await;
 }
 
 /// Why a session ended.

@@ -11,22 +11,48 @@ use rustix::process::Pid;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-/// A process that serves answers at once; one that hangs isn't worth adopting.
+/// A process that serves answers at once.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// `show info` has about 3 kB.
 const LONGEST_REPLY: u64 = 64 * 1024;
 
-/// The process that answers `show info` on this socket and isn't on its way out.
-/// `None` when nobody listens, whatever answers isn't HAProxy, or it is stopping.
-pub(super) async fn answering(socket: &Path) -> Option<Pid> {
-    match tokio::time::timeout(DEADLINE, ask(socket)).await {
-        Ok(Ok(reply)) => pid_in(&reply),
-        Ok(Err(_)) | Err(_) => None,
+/// Who is at the other end of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listener {
+    /// An HAProxy that serves and isn't on its way out.
+    Serves(Pid),
+    /// Somebody who doesn't answer: all its sessions are taken (`stats maxconn`), or
+    /// it hangs. Its process, if the system tells.
+    Silent(Option<i32>),
+    /// Nobody, an HAProxy that is stopping, or no HAProxy at all.
+    Nobody,
+}
+
+/// Who listens on this socket.
+pub(super) async fn listener(socket: &Path) -> Listener {
+    let stream = match UnixStream::connect(socket).await {
+        Ok(stream) => stream,
+        // The queue of those who wait to be let in is full.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Listener::Silent(None),
+        Err(_) => return Listener::Nobody,
+    };
+    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    match tokio::time::timeout(DEADLINE, ask(stream)).await {
+        Ok(Ok(reply)) => pid_in(&reply).map_or(Listener::Nobody, Listener::Serves),
+        Ok(Err(_)) => Listener::Nobody,
+        Err(_elapsed) => Listener::Silent(pid),
     }
 }
 
-async fn ask(socket: &Path) -> io::Result<String> {
-    let mut stream = UnixStream::connect(socket).await?;
+/// The process that answers `show info` on this socket and isn't on its way out.
+pub(super) async fn answering(socket: &Path) -> Option<Pid> {
+    match listener(socket).await {
+        Listener::Serves(pid) => Some(pid),
+        Listener::Silent(_) | Listener::Nobody => None,
+    }
+}
+
+async fn ask(mut stream: UnixStream) -> io::Result<String> {
     // Without `prompt` HAProxy answers one command and closes.
     stream.write_all(b"show info\n").await?;
     let mut reply = Vec::new();
@@ -72,5 +98,15 @@ mod tests {
         assert_eq!(answering(&socket).await, None);
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
         assert_eq!(answering(&socket).await, None);
+        assert_eq!(listener(&socket).await, Listener::Nobody);
+    }
+
+    #[tokio::test]
+    async fn somebody_listens_and_says_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("admin.sock");
+        let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(listener(&socket).await, Listener::Silent(Some(own)));
     }
 }

@@ -22,7 +22,7 @@ use tokio::process::Command;
 use crate::backoff::Backoff;
 use crate::haproxy_config::InstallError;
 
-use super::adopt::answering;
+use super::adopt::{Listener, answering, listener};
 use super::binary::HaproxyBinary;
 use super::process::{ExitReport, Process};
 
@@ -81,6 +81,18 @@ pub enum StartError {
     /// ended.
     #[error("HAProxy was started but doesn't answer on {}; it was ended", .0.display())]
     Silent(PathBuf),
+    /// One runs already and can't be asked. A second one would take its socket away
+    /// from it, and could not have its port.
+    #[error(
+        "{} listens on {} and says nothing: all its sessions are taken (end those that nobody needs), or it hangs (end it, and hapilot starts another)",
+        .pid.map_or("somebody".to_owned(), |pid| format!("process {pid}")), .socket.display()
+    )]
+    Taken {
+        /// Its socket.
+        socket: PathBuf,
+        /// Its process number, if the system tells.
+        pid: Option<i32>,
+    },
 }
 
 /// How HAProxy came to its end.
@@ -123,7 +135,7 @@ impl<C: Configure> Supervisor<C> {
     /// and all; starts one if none does. When this returns, HAProxy answers.
     pub async fn start(launch: Launch, configure: C) -> Result<Self, StartError> {
         let configure = Arc::new(configure);
-        let process = match adopt(&launch).await {
+        let process = match adopt(&launch).await? {
             Some(process) => process,
             None => spawn(&launch, &configure).await?,
         };
@@ -204,11 +216,15 @@ impl<C: Configure> Supervisor<C> {
     }
 }
 
-async fn adopt(launch: &Launch) -> Option<Process> {
-    let pid = answering(&launch.socket).await?;
-    let process = Process::adopt(pid).ok()?;
+async fn adopt(launch: &Launch) -> Result<Option<Process>, StartError> {
+    let pid = match listener(&launch.socket).await {
+        Listener::Serves(pid) => pid,
+        Listener::Silent(pid) => return Err(StartError::Taken { socket: launch.socket.clone(), pid }),
+        Listener::Nobody => return Ok(None),
+    };
+    let Ok(process) = Process::adopt(pid) else { return Ok(None) };
     // Asked again, now that the number can't be reused unseen: it is the same.
-    (answering(&launch.socket).await? == pid).then_some(process)
+    Ok((answering(&launch.socket).await == Some(pid)).then_some(process))
 }
 
 async fn spawn<C: Configure>(launch: &Launch, configure: &Arc<C>) -> Result<Process, StartError> {

@@ -137,6 +137,17 @@ fn who_is_cut_off_is_never_well() {
 }
 
 #[test]
+fn a_blocked_host_is_said_and_no_failure() {
+    let mut health = health();
+    assert_eq!(health.in_a_line(), "well\n");
+    health.counts.blocked = 2;
+    assert_eq!(health.verdict(), Verdict::Well);
+    assert_eq!(health.in_a_line(), "well, but 2 blocked, see `hapilot status`\n");
+    health.converged = false;
+    assert_eq!(health.in_a_line(), "not converged: 2 blocked, see `hapilot status`\n");
+}
+
+#[test]
 fn one_word_for_a_server() {
     assert_eq!(ServerState::of(Admin::Ready, true), ServerState::Up);
     assert_eq!(ServerState::of(Admin::Ready, false), ServerState::Down);

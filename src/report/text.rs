@@ -116,6 +116,18 @@ impl Display for Verdict {
     }
 }
 
+impl Health {
+    /// What `hapilot check` says: one line. Hosts that are blocked make it no less
+    /// well (see [`Health::converged`]), but are not passed over in silence.
+    #[must_use]
+    pub fn in_a_line(&self) -> String {
+        match (self.verdict(), self.counts.blocked) {
+            (Verdict::Well, blocked @ 1..) => format!("well, but {blocked} blocked, see `hapilot status`\n"),
+            (verdict, _) => verdict.to_string(),
+        }
+    }
+}
+
 /// Doubts and errors, one per line; nothing if there are none.
 fn doubts(f: &mut Formatter<'_>, stale: &[String], error: Option<&str>) -> fmt::Result {
     for reason in stale {

@@ -5,6 +5,8 @@
 //! (`core::plan`), and what a state is (`observe`).
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::address::RuntimeApiAddress;
@@ -84,6 +86,13 @@ impl Client {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.info.pid
+    }
+
+    /// A counter of HAProxy's replies on this connection: it tells one that is slow
+    /// from one that hangs.
+    #[must_use]
+    pub fn heard(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.connection.heard)
     }
 
     /// How long that process ran already when the connection was made, to the

@@ -9,6 +9,8 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -61,6 +63,8 @@ type Writer = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 pub(super) struct Connection {
     pub(super) address: RuntimeApiAddress,
     pub(super) maps: MapPaths,
+    /// How many replies have come.
+    pub(super) heard: Arc<AtomicU64>,
     read: FramedRead<Reader, Codec>,
     write: Writer,
     timeouts: Timeouts,
@@ -82,6 +86,7 @@ impl Connection {
         let mut connection = Self {
             address: address.clone(),
             maps: MapPaths::default(),
+            heard: Arc::default(),
             read: FramedRead::with_capacity(read, Codec::default(), READ_BUFFER),
             write,
             timeouts,
@@ -144,6 +149,7 @@ impl Connection {
         match self.exchange(Instant::now() + waited).await {
             Some(reply) => {
                 let reply = reply?;
+                self.heard.fetch_add(1, Ordering::Relaxed);
                 self.in_step = true;
                 Ok(String::from_utf8_lossy(&reply).into_owned())
             }
@@ -158,7 +164,7 @@ impl Connection {
         done: &mut Vec<Verdict>,
     ) -> Result<(), ClientError> {
         self.begin()?;
-        let Self { address, maps, read, write, timeouts, out, .. } = self;
+        let Self { address, maps, heard, read, write, timeouts, out, .. } = self;
         let mut flight: VecDeque<&Command> = VecDeque::with_capacity(WINDOW);
         let mut written = 0;
         let mut more = true;
@@ -196,6 +202,7 @@ impl Connection {
                         done.push(classify(command, &reply));
                     }
                     last = Instant::now();
+                    heard.fetch_add(1, Ordering::Relaxed);
                 }
                 wrote = write.write(unwritten), if !unwritten.is_empty() => {
                     match wrote {

@@ -7,13 +7,14 @@
 mod fake_docker;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fake_docker::{FakeContainer, FakeDocker, Fault, network_id};
 use hapilot::core::container::{Container, ContainerId, Driver, Health, NetworkMode, RunState};
 use hapilot::docker::{Change, Deadlines, DockerAddress, DockerClient, DockerError, WatchConfig, watch};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -100,7 +101,7 @@ impl Scene {
                 }
                 self.unreadable.extend(unreadable.iter().cloned());
             }
-            Change::Connected { .. } | Change::Disconnected { .. } => {}
+            Change::Connected { .. } | Change::Disconnected { .. } | Change::Swarm { .. } => {}
         }
         change
     }
@@ -559,14 +560,16 @@ async fn a_burst_is_few_updates_and_one_inspect_each() {
         scene.docker.container_event(id, "update");
         scene.docker.rename(id, "burst");
     }
-    let mut updates = 0;
+    let (mut updates, begin) = (0, Instant::now());
     while scene.believed.values().any(|container| &*container.name != "burst") {
         scene.next().await;
         updates += 1;
     }
     let inspects = scene.docker.calls().inspect - before.inspect;
     assert!(inspects <= 200, "{inspects} inspects for 200 events");
-    assert!(updates <= 10, "{updates} updates");
+    // What is found within 20 ms is told together, however busy the machine is.
+    let most = 2 + begin.elapsed().as_millis() / 20;
+    assert!(updates <= most, "{updates} updates, {most} expected at most");
 }
 
 #[tokio::test]
@@ -718,6 +721,19 @@ async fn a_missed_event_is_repaired_by_the_resync() {
         })
         .await;
     eventually("a new stream", || scene.docker.listeners() == 1).await;
+}
+
+#[tokio::test]
+async fn who_rings_has_everything_listed_now() {
+    let engine = engine();
+    let id = engine.0.add(web("web"));
+    let relist = Arc::new(Notify::new());
+    let bell = Arc::clone(&relist);
+    let mut scene = Scene::settled(engine, |config| config.relist = bell).await;
+    scene.docker.vanish(&id);
+    relist.notify_one();
+    scene.next().await;
+    assert!(scene.believed.is_empty());
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that the tools that the tests need are there: a C compiler, curl, openssl, ip,
-# cargo-nextest.
+# libfaketime, cargo-nextest.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../../compose/setup/common.sh
 . "$(dirname "$0")/../../compose/setup/common.sh"
@@ -12,6 +12,7 @@ command -v cc >/dev/null || packages+=(gcc libc6-dev)
 command -v curl >/dev/null || packages+=(curl)
 command -v openssl >/dev/null || packages+=(openssl)
 command -v ip >/dev/null || packages+=(iproute2)
+compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || packages+=(libfaketime)
 [[ ${#packages[@]} -eq 0 ]] || install_packages "${packages[@]}"
 
 if ! cargo nextest --version >/dev/null 2>&1; then

@@ -1,27 +1,45 @@
 //! hapilot itself as a process, between a fake Docker engine and real HAProxy.
 //!
-//! What lives here: starting, asking and ending the program; containers'
-//! processes; visitors; a socket between hapilot and HAProxy. What it must not
-//! know: what a test expects. Everything that is started is killed when dropped.
+//! What lives here: starting, asking and ending the program; below it, an HAProxy
+//! of one's own, sockets between the two, containers' processes and visitors. What
+//! it must not know: what a test expects. Everything that is started is killed when
+//! dropped.
 //!
 //! Use it with `#[path = "../support/daemon.rs"] mod daemon;`.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+#![allow(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::fake_docker::{FakeContainer, FakeDocker};
+
+#[path = "daemon/haproxy.rs"]
+mod haproxy;
+#[path = "daemon/service.rs"]
+mod service;
+#[path = "daemon/sockets.rs"]
+mod sockets;
+
+pub(crate) use haproxy::{Haproxy, hosts_at, pid_at, servers_at, type_at};
+pub(crate) use service::{Server, Streaming};
+pub(crate) use sockets::{Between, fake_runtime_api, greeting};
 
 /// A test that waits longer than this has failed; nothing is measured by it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -164,6 +182,13 @@ impl Scene {
         Hapilot { dir: self.dir(), child, log }
     }
 
+    /// As [`Self::launch`], but all it says goes into this file.
+    pub(crate) fn launch_into(&self, mut command: Command, file: File) -> Hapilot {
+        let log = self.temp.path().join("no-log");
+        let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Hapilot { dir: self.dir(), child, log }
+    }
+
     /// An HAProxy that hapilot did not start, with hapilot's empty configuration.
     pub(crate) fn haproxy(&self, version: &str, more: &[&str]) -> Haproxy {
         let socket = self.socket();
@@ -213,6 +238,14 @@ impl Scene {
         stream.read_to_string(&mut answer).ok()?;
         let status = answer.split(' ').nth(1)?.parse().ok()?;
         Some((status, answer.split_once("\r\n\r\n")?.1.trim().to_owned()))
+    }
+
+    /// What time it is where hapilot runs, as it says itself: seconds since 1970, to
+    /// the last full reading of HAProxy.
+    pub(crate) fn status_time(&self) -> u64 {
+        let output = command("status", &self.dir()).arg("--json").output().unwrap();
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+        status["as_of"].as_u64().unwrap()
     }
 
     /// See [`check_at`].
@@ -296,6 +329,25 @@ impl Hapilot {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// A file below its `--dir` as it sees it, from a mount namespace of its own.
+    pub(crate) fn inside(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{}", self.pid(), self.dir.display())).join(file)
+    }
+
+    /// As [`check_at`] of any question, from within its mount namespace.
+    pub(crate) fn ask_inside(&self, arguments: &[&str]) -> (i32, String) {
+        let mut ask = Command::new("nsenter");
+        ask.args(["--mount", "--target", &self.pid().to_string(), env!("CARGO_BIN_EXE_hapilot")]);
+        let output = ask.args(arguments).arg("--dir").arg(&self.dir).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// Its HAProxy, from within its mount namespace.
+    pub(crate) fn haproxy_inside(&self) -> Option<u32> {
+        pid_at(&self.inside("admin.sock"))
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         signal(self.pid(), name);
     }
@@ -330,11 +382,12 @@ impl Drop for Hapilot {
     fn drop(&mut self) {
         let children =
             fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap_or_default();
+        let inner = self.haproxy_inside();
         let _ = self.child.kill();
         let _ = self.child.wait();
         let mut orphans: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
         // Of a child that another thread started the list may say nothing.
-        orphans.extend(pid_at(&self.dir.join("admin.sock")));
+        orphans.extend(inner.or_else(|| pid_at(&self.dir.join("admin.sock"))));
         for pid in orphans {
             let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
         }
@@ -347,355 +400,4 @@ impl Drop for Hapilot {
 fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(60)..].join("\n")
-}
-
-/// What HAProxy answers on a socket.
-pub(crate) fn type_at(socket: &Path, line: &str) -> Option<String> {
-    let mut stream = UnixStream::connect(socket).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    stream.write_all(format!("{line}\n").as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
-
-/// The process that answers at a socket.
-pub(crate) fn pid_at(socket: &Path) -> Option<u32> {
-    type_at(socket, "show info")?.lines().find_map(|line| line.strip_prefix("Pid: "))?.trim().parse().ok()
-}
-
-/// An HAProxy that hapilot did not start.
-pub(crate) struct Haproxy {
-    binary: PathBuf,
-    socket: PathBuf,
-    child: Child,
-}
-
-impl Haproxy {
-    pub(crate) fn start(version: &str, config: &Path, socket: &Path) -> Self {
-        let binary = binary(version);
-        let child = Self::launch(&binary, config, socket);
-        Self { binary, socket: socket.to_owned(), child }
-    }
-
-    fn launch(binary: &Path, config: &Path, socket: &Path) -> Child {
-        let log = File::options().append(true).create(true).open(socket.with_extension("log")).unwrap();
-        let mut child = Command::new(binary)
-            .args(["-db", "-f"])
-            .arg(config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        until("HAProxy answers", || {
-            assert!(
-                child.try_wait().unwrap().is_none(),
-                "HAProxy ended: {}",
-                fs::read_to_string(socket.with_extension("log")).unwrap()
-            );
-            pid_at(socket) == Some(child.id())
-        });
-        child
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// Killed and started again with another configuration.
-    pub(crate) fn restart(&mut self, config: &Path) {
-        self.kill();
-        self.child = Self::launch(&self.binary, config, &self.socket);
-    }
-
-    /// What a person types into the socket.
-    pub(crate) fn type_in(&self, line: &str) -> String {
-        type_at(&self.socket, line).expect("HAProxy answers")
-    }
-
-    /// `backend/server` of all servers of hapilot's with address and whether
-    /// they are in service.
-    pub(crate) fn servers(&self) -> Vec<String> {
-        servers_at(&self.socket)
-    }
-
-    /// Lines `key value` of the hosts' map.
-    pub(crate) fn hosts(&self) -> Vec<String> {
-        hosts_at(&self.socket)
-    }
-}
-
-impl Drop for Haproxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// See [`Haproxy::servers`].
-pub(crate) fn servers_at(socket: &Path) -> Vec<String> {
-    let answer = type_at(socket, "show servers state").expect("HAProxy answers");
-    let mut servers: Vec<String> = answer
-        .lines()
-        .skip(2)
-        .map(|line| line.split(' ').collect::<Vec<_>>())
-        .filter(|fields| fields.len() > 18 && fields[1].starts_with("web:"))
-        .map(|fields| {
-            let out = fields[6].parse::<u32>().unwrap() & 0x23 != 0;
-            format!(
-                "{}/{} {}:{}{}",
-                fields[1],
-                fields[3],
-                fields[4],
-                fields[18],
-                if out { " maint" } else { "" }
-            )
-        })
-        .collect();
-    servers.sort();
-    servers
-}
-
-/// See [`Haproxy::hosts`].
-pub(crate) fn hosts_at(socket: &Path) -> Vec<String> {
-    let maps = type_at(socket, "show map").expect("HAProxy answers");
-    let line = maps.lines().find(|line| line.contains("hosts.map")).expect("the map exists");
-    let path = line.split_once('(').unwrap().1.split_once(')').unwrap().0;
-    let mut entries: Vec<String> = type_at(socket, &format!("show map {path}"))
-        .unwrap()
-        .lines()
-        .filter_map(|line| Some(line.split_once(' ')?.1.to_owned()))
-        .collect();
-    entries.sort();
-    entries
-}
-
-/// The process in a container: says its name; `/slow` after 1.5 s, `/stream`
-/// for ever.
-pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
-    over: Arc<AtomicBool>,
-}
-
-impl Server {
-    pub(crate) fn start(name: &str) -> Self {
-        let address = unused_address();
-        let listener = TcpListener::bind(address).unwrap();
-        let (name, over) = (name.to_owned(), Arc::new(AtomicBool::new(false)));
-        let ends = Arc::clone(&over);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                if ends.load(Ordering::Relaxed) {
-                    return;
-                }
-                let (stream, name) = (stream.unwrap(), name.clone());
-                thread::spawn(move || answer(stream, &name));
-            }
-        });
-        Self { address, over }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(self.address);
-    }
-}
-
-fn answer(stream: TcpStream, name: &str) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    let mut stream = stream;
-    while let Some(Ok(request)) = lines.next() {
-        while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
-        let path = request.split(' ').nth(1).unwrap_or_default();
-        if path == "/stream" {
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-            while stream.write_all(b"1\r\n.\r\n").is_ok() {
-                thread::sleep(Duration::from_millis(20));
-            }
-            return;
-        }
-        if path == "/slow" {
-            thread::sleep(Duration::from_millis(1_500));
-        }
-        let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
-        if stream.write_all(text.as_bytes()).is_err() {
-            return;
-        }
-    }
-}
-
-/// A visitor whose answer never ends.
-pub(crate) struct Streaming {
-    seen: Arc<AtomicU64>,
-    cut: Arc<AtomicBool>,
-}
-
-impl Streaming {
-    pub(crate) fn start(scene: &Scene, host: &str) -> Self {
-        let mut stream = TcpStream::connect(scene.http).unwrap();
-        stream.write_all(format!("GET /stream HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).unwrap();
-        let (seen, cut) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let streaming = Self { seen: Arc::clone(&seen), cut: Arc::clone(&cut) };
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(read @ 1..) = stream.read(&mut buffer) {
-                seen.fetch_add(read as u64, Ordering::Relaxed);
-            }
-            cut.store(true, Ordering::Relaxed);
-        });
-        streaming.goes_on();
-        streaming
-    }
-
-    /// It was never cut, and still more comes.
-    pub(crate) fn goes_on(&self) {
-        let seen = self.seen.load(Ordering::Relaxed);
-        until("more of the stream", || {
-            assert!(!self.cut.load(Ordering::Relaxed), "an established connection was cut");
-            self.seen.load(Ordering::Relaxed) > seen + 300
-        });
-    }
-}
-
-/// A socket between hapilot and HAProxy: counts what passes, and can cut.
-pub(crate) struct Between {
-    pub(crate) path: PathBuf,
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    /// Bytes towards HAProxy that may still pass; negative: no bound.
-    allowance: Mutex<Option<usize>>,
-    /// All lines that passed towards HAProxy.
-    passed: Mutex<Vec<u8>>,
-    was_cut: AtomicBool,
-    on_cut: Mutex<Option<u32>>,
-}
-
-impl Between {
-    pub(crate) fn start(path: PathBuf, to: PathBuf) -> Self {
-        let listener = UnixListener::bind(&path).unwrap();
-        let shared = Arc::new(Shared {
-            allowance: Mutex::new(None),
-            passed: Mutex::new(Vec::new()),
-            was_cut: AtomicBool::new(false),
-            on_cut: Mutex::new(None),
-        });
-        let inner = Arc::clone(&shared);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(there) = UnixStream::connect(&to) else { continue };
-                let (here, shared) = (stream.unwrap(), Arc::clone(&inner));
-                let (mut from, mut back) = (there.try_clone().unwrap(), here.try_clone().unwrap());
-                thread::spawn(move || {
-                    let _ = std::io::copy(&mut from, &mut back);
-                    let _ = back.shutdown(std::net::Shutdown::Both);
-                });
-                thread::spawn(move || shared.forward(here, there));
-            }
-        });
-        Self { path, shared }
-    }
-
-    /// After so many more bytes the connection is cut, once; `kill` is killed
-    /// at that moment.
-    pub(crate) fn cut_after(&self, bytes: usize, kill: Option<u32>) {
-        self.shared.was_cut.store(false, Ordering::Relaxed);
-        *self.shared.on_cut.lock().unwrap() = kill;
-        *self.shared.allowance.lock().unwrap() = Some(bytes);
-    }
-
-    pub(crate) fn uncut(&self) {
-        *self.shared.allowance.lock().unwrap() = None;
-    }
-
-    pub(crate) fn was_cut(&self) -> bool {
-        self.shared.was_cut.load(Ordering::Relaxed)
-    }
-
-    /// Takes what has passed towards HAProxy since the last call.
-    pub(crate) fn passed(&self) -> String {
-        String::from_utf8(std::mem::take(&mut self.shared.passed.lock().unwrap())).unwrap()
-    }
-
-    /// As [`Self::passed`]: only what changes anything.
-    pub(crate) fn commands(&self) -> Vec<String> {
-        let changes = |line: &&str| !line.starts_with("show ") && *line != "prompt" && !line.is_empty();
-        self.passed().lines().filter(changes).map(str::to_owned).collect()
-    }
-}
-
-impl Shared {
-    fn forward(&self, mut here: UnixStream, mut there: UnixStream) {
-        let mut buffer = [0; 1024];
-        while let Ok(read @ 1..) = here.read(&mut buffer) {
-            let mut allowance = self.allowance.lock().unwrap();
-            let pass = allowance.map_or(read, |left| left.min(read));
-            self.passed.lock().unwrap().extend_from_slice(&buffer[..pass]);
-            if there.write_all(&buffer[..pass]).is_err() {
-                break;
-            }
-            if let Some(left) = allowance.as_mut() {
-                *left -= pass;
-                if *left == 0 {
-                    *allowance = None;
-                    drop(allowance);
-                    if let Some(pid) = self.on_cut.lock().unwrap().take() {
-                        signal(pid, "KILL");
-                    }
-                    let _ = here.shutdown(std::net::Shutdown::Both);
-                    let _ = there.shutdown(std::net::Shutdown::Both);
-                    self.was_cut.store(true, Ordering::Relaxed);
-                    return;
-                }
-            }
-        }
-        let _ = there.shutdown(std::net::Shutdown::Both);
-    }
-}
-
-/// A socket at which a made-up Runtime API answers: `answer` gets a line and
-/// the connection; false closes it.
-pub(crate) fn fake_runtime_api(
-    path: &Path,
-    answer: impl Fn(&str, &mut UnixStream) -> bool + Send + Sync + 'static,
-) -> Arc<AtomicU64> {
-    let listener = UnixListener::bind(path).unwrap();
-    let connections = Arc::new(AtomicU64::new(0));
-    let (count, answer) = (Arc::clone(&connections), Arc::new(answer));
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            count.fetch_add(1, Ordering::Relaxed);
-            let (mut stream, answer) = (stream.unwrap(), Arc::clone(&answer));
-            thread::spawn(move || {
-                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                for line in lines.map_while(Result::ok) {
-                    if !answer(&line, &mut stream) {
-                        break;
-                    }
-                }
-                let _ = stream.shutdown(std::net::Shutdown::Both);
-            });
-        }
-    });
-    connections
-}
-
-/// A good answer to the questions that every connection begins with.
-pub(crate) fn greeting(line: &str) -> Option<&'static str> {
-    match line {
-        "prompt" => Some("\n> "),
-        "show version" => Some("3.0.11-1\n\n> "),
-        "show cli level" => Some("admin\n\n> "),
-        "show info" => Some("Name: HAProxy\nPid: 77\nUptime_sec: 1\nStopping: 0\nStart_time_sec: 5\n\n> "),
-        _ => None,
-    }
 }

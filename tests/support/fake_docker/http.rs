@@ -19,7 +19,7 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 
-use super::{FakeContainer, Fault, Shared, State, Subscriber, network_id};
+use super::{FakeContainer, Fault, Shared, State, Subscriber, network_id, swarm};
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -94,7 +94,20 @@ async fn answer(request: &Request<Incoming>, shared: &Shared) -> Result<Answer, 
                 "Os": "linux", "Arch": "amd64"})))
         }
         "info" => {
-            Ok(json_answer(&json!({"ID": "FAKE", "Name": "fake", "Containers": shared.lock().entries.len()})))
+            count(&calls.info);
+            let state = shared.lock();
+            Ok(json_answer(&json!({"ID": "FAKE", "Name": "fake", "Containers": state.entries.len(),
+                "Swarm": swarm::info(&state)})))
+        }
+        "services" | "nodes" | "tasks" => {
+            count(if path == "tasks" { &calls.tasks } else { &calls.book });
+            let filters = parameter(query, "filters").unwrap_or_default();
+            let filters: Value = serde_json::from_str(&filters).unwrap_or(Value::Null);
+            let state = shared.lock();
+            Ok(match swarm::answer(&state, path, &filters) {
+                Ok(answer) => json_answer(&answer),
+                Err((status, message)) => refusal(status, &message),
+            })
         }
         "containers/json" => {
             count(&calls.list);
@@ -245,7 +258,7 @@ fn refusal(status: StatusCode, message: &str) -> Answer {
 }
 
 /// Filters are `{"key":["value"]}` or, from older clients, `{"key":{"value":true}}`.
-fn strings(value: &Value) -> Vec<String> {
+pub(super) fn strings(value: &Value) -> Vec<String> {
     match value {
         Value::Array(values) => values.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect(),
         Value::Object(values) => values.keys().cloned().collect(),

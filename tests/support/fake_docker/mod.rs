@@ -1,7 +1,8 @@
 //! A stateful fake Docker engine: real HTTP over a unix socket.
 //!
 //! It answers `/_ping`, `/version`, `/info`, `/containers/json`,
-//! `/containers/{id}/json`, `/networks` and `/events`, with and without `/v1.x` in front,
+//! `/containers/{id}/json`, `/networks` and `/events`, and as the manager of a
+//! swarm (`swarm_init`) `/services`, `/nodes` and `/tasks`, with and without `/v1.x` in front,
 //! in the form recorded from Docker 20.10. What a test does to a container
 //! (`start`, `die`, `connect`, …) changes what is answered and sends the events
 //! that Docker would send. It counts calls, and can be made to fail.
@@ -26,8 +27,12 @@
 
 mod container;
 mod http;
+mod swarm;
 
 pub use container::{FakeContainer, network_id};
+use swarm::FakeSwarm;
+#[allow(unused_imports, reason = "only tests of swarms use them")]
+pub use swarm::{FakeService, FakeTask};
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -73,6 +78,12 @@ pub struct Calls {
     pub version: u64,
     /// `/networks`.
     pub networks: u64,
+    /// `/info`.
+    pub info: u64,
+    /// `/services` and `/nodes`.
+    pub book: u64,
+    /// `/tasks`.
+    pub tasks: u64,
 }
 
 impl Calls {
@@ -90,6 +101,9 @@ struct Counters {
     ping: AtomicU64,
     version: AtomicU64,
     networks: AtomicU64,
+    info: AtomicU64,
+    book: AtomicU64,
+    tasks: AtomicU64,
 }
 
 /// One past or present event.
@@ -137,6 +151,8 @@ struct State {
     /// Driver and whether it is internal, of networks that are no plain bridges;
     /// by identifier.
     networks: BTreeMap<String, (String, bool)>,
+    /// The swarm that it manages.
+    swarm: Option<FakeSwarm>,
     paths: Vec<String>,
 }
 
@@ -449,6 +465,9 @@ impl FakeDocker {
             ping: count(&calls.ping),
             version: count(&calls.version),
             networks: count(&calls.networks),
+            info: count(&calls.info),
+            book: count(&calls.book),
+            tasks: count(&calls.tasks),
         }
     }
 
