@@ -2,11 +2,11 @@
 
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
-.PHONY: help build setup demo demo-down test bench fmt lint audit
+.PHONY: help build setup demo demo-down test bench bench-continuity fmt lint audit
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## hapilot and the sample service, optimised
 	cargo build --release --locked --features sample --bins
@@ -29,7 +29,13 @@ test: setup ## all tests
 
 bench: build ## the benchmarks, with real HAProxy
 	tests/setup/haproxy.sh
-	cargo bench --locked --bench '*'
+	cargo bench --locked --bench convergence --bench events --bench footprint --bench engine
+
+bench-continuity: build ## does a visitor notice anything? 200 requests/s, real Docker engine, a quarter of an hour
+	tests/setup/haproxy.sh
+	compose/setup/engine.sh
+	compose/setup/images.sh sample
+	cargo bench --locked --bench continuity
 
 fmt: ## formats the code
 	cargo fmt --all

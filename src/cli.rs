@@ -185,8 +185,8 @@ pub struct Values {
     #[arg(long, value_name = "SOCKET", env = "HAPILOT_RUNTIME_API", hide_env_values = true)]
     pub runtime_api: Option<String>,
 
-    /// The container HAProxy runs in: its networks decide which address of a container is used [default: none,
-    /// HAProxy runs on the host]
+    /// The container HAProxy runs in, or `host`: its networks decide which address of a container is used
+    /// [default: found out, `hapilot status` says what]
     #[arg(long, value_name = "NAME", env = "HAPILOT_HAPROXY_CONTAINER", hide_env_values = true)]
     pub haproxy_container: Option<String>,
 

@@ -36,5 +36,6 @@ pub mod report;
 pub mod run;
 pub mod settings;
 pub mod shutdown;
+pub mod whereabouts;
 
 pub use run::{RunError, render, run};

@@ -80,6 +80,8 @@ pub struct Docker {
 pub struct Haproxy {
     /// True while the Runtime API answers.
     pub connected: bool,
+    /// Where it is and how that was found out, in words.
+    pub place: Option<String>,
     /// Its version, once it has answered: `3.0.11`.
     pub version: Option<String>,
     /// Its process, as it was last seen.

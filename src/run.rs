@@ -4,7 +4,7 @@
 //! and end. What it must not know: what any of them does.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::admin::listen::{ListenError, Listeners};
 use crate::admin::{AdminHandle, Ask, serve};
 use crate::controller::{Config, Controller, Inputs};
 use crate::core::command::Check;
-use crate::core::desired::{Desired, HaproxyPlace};
+use crate::core::desired::{Clues, Desired, HaproxyPlace, Link};
 use crate::core::name::ClassName;
 use crate::core::state::State;
 use crate::docker::{DockerAddress, DockerError, TlsMaterial, WatchConfig, watch};
@@ -26,8 +26,9 @@ use crate::metrics::Metrics;
 use crate::reconcile::Rules;
 use crate::report::Mode;
 use crate::runtime_api::RuntimeApiAddress;
-use crate::settings::{DockerEngine, HaproxyMode, RuntimeApi, Settings};
+use crate::settings::{DockerEngine, HaproxyContainer, HaproxyMode, RuntimeApi, Settings};
 use crate::shutdown::Signals;
+use crate::whereabouts::own_container;
 
 /// Changes from Docker that may wait for the controller. A full channel slows
 /// the reading of events down; nothing is lost.
@@ -92,17 +93,6 @@ async fn drive(
         HaproxyMode::Spawn { program } => Some(HaproxyBinary::find(program).await?),
         HaproxyMode::Attach { .. } => None,
     };
-    let place = match &settings.haproxy_container {
-        Some(name) => HaproxyPlace::Container(name.clone()),
-        None => HaproxyPlace::Host,
-    };
-    match &place {
-        HaproxyPlace::Container(name) => {
-            info!(container = name, "HAProxy is in a container: its networks count");
-        }
-        HaproxyPlace::Host => info!("HAProxy is on the host: every local network of a container counts"),
-    }
-
     let (changes_in, docker) = mpsc::channel(WAITING_CHANGES);
     let watch_stop = CancellationToken::new();
     let relist = Arc::new(Notify::new());
@@ -140,7 +130,7 @@ async fn drive(
         checker,
         resync: settings.resync,
     };
-    let desired = Desired::new(place, settings.prefer_ipv6);
+    let desired = Desired::new(haproxy_place(&settings), settings.prefer_ipv6);
     let (resync, stop) = (signals.resync.clone(), signals.stop.clone());
     let inputs = Inputs { docker, asks, process, configs, resync, relist, stop };
     Controller::new(controller_config, desired, metrics).run(inputs).await;
@@ -155,6 +145,29 @@ async fn drive(
     }
     let _ = tokio::time::timeout(Duration::from_secs(1), watcher).await;
     Ok(())
+}
+
+fn haproxy_place(settings: &Settings) -> HaproxyPlace {
+    match &settings.haproxy_container {
+        HaproxyContainer::Host => HaproxyPlace::Host,
+        HaproxyContainer::Named(name) => HaproxyPlace::Container(name.clone()),
+        HaproxyContainer::Detect => {
+            let link = match &settings.haproxy {
+                HaproxyMode::Spawn { .. } => Link::Child,
+                HaproxyMode::Attach { socket: RuntimeApi::Unix(path) } => Link::Socket(real_path(path)),
+                HaproxyMode::Attach { socket: RuntimeApi::Tcp { .. } } => Link::Tcp,
+            };
+            HaproxyPlace::Detect(Clues { own: own_container(), link })
+        }
+    }
+}
+
+/// A socket's path without symbolic links on the way (`/var/run`), as mounts name
+/// it. The socket itself need not be there yet.
+fn real_path(socket: &Path) -> String {
+    let real = socket.parent().and_then(|dir| dir.canonicalize().ok()).zip(socket.file_name());
+    let real = real.map_or_else(|| socket.to_owned(), |(dir, name)| dir.join(name));
+    real.to_string_lossy().into_owned()
 }
 
 fn docker_address(engine: &DockerEngine) -> Result<DockerAddress, DockerError> {

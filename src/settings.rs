@@ -34,8 +34,8 @@ pub struct Settings {
     pub docker: DockerEngine,
     /// Whose HAProxy.
     pub haproxy: HaproxyMode,
-    /// Name or identifier of the container HAProxy stands in; `None`: on the host.
-    pub haproxy_container: Option<String>,
+    /// Where HAProxy is.
+    pub haproxy_container: HaproxyContainer,
     /// Where HAProxy listens for HTTP; the port is not 0.
     pub http: SocketAddr,
     /// Directory of all that hapilot writes, at most [`DIR_LIMIT`] bytes.
@@ -102,6 +102,17 @@ pub enum HaproxyMode {
         /// Its admin socket.
         socket: RuntimeApi,
     },
+}
+
+/// In which container HAProxy is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HaproxyContainer {
+    /// That is to be found out.
+    Detect,
+    /// In none: on the host.
+    Host,
+    /// In the one with this name or identifier.
+    Named(String),
 }
 
 /// The address of a Runtime API.
@@ -178,9 +189,11 @@ impl Settings {
         Ok(Self {
             docker: docker(values)?,
             haproxy: haproxy(values)?,
-            haproxy_container: given(values.haproxy_container.as_ref())
-                .map(|name| parse::container(CONTAINER, name))
-                .transpose()?,
+            haproxy_container: match given(values.haproxy_container.as_ref()) {
+                None => HaproxyContainer::Detect,
+                Some("host") => HaproxyContainer::Host,
+                Some(name) => HaproxyContainer::Named(parse::container(CONTAINER, name)?),
+            },
             http: parse::listen_address(HTTP, or(&values.http, defaults::HTTP))?,
             dir: dir(&values.dir)?,
             admin: given(values.admin.as_ref()).map(admin).transpose()?,

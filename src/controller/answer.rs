@@ -124,6 +124,7 @@ impl Controller {
             },
             haproxy: Haproxy {
                 connected: link.is_some(),
+                place: Some(self.reconcile.desired().place()),
                 version: self.haproxy.version.clone(),
                 pid: self.haproxy.pid,
                 uptime_seconds: self

@@ -16,7 +16,7 @@ fn health() -> Health {
         stale: Vec::new(),
         hapilot: Hapilot { version: "0".into(), pid: 1, uptime_seconds: 1, mode: Mode::Attach },
         docker: Docker { connected: true, engine_version: None, error: None },
-        haproxy: Haproxy { connected: true, version: None, pid: Some(2), uptime_seconds: None, error: None },
+        haproxy: Haproxy { connected: true, pid: Some(2), ..Haproxy::default() },
         counts: Counts::default(),
         error: None,
     }

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, error, info};
+use tracing::{error, info};
 
 use crate::admin::Ask;
 use crate::backoff::Backoff;
@@ -35,6 +35,7 @@ use crate::runtime_api::{Client, RuntimeApiAddress, Timeouts};
 
 mod answer;
 mod connection;
+mod containers;
 mod due;
 mod files;
 mod meanwhile;
@@ -309,6 +310,7 @@ impl Controller {
             self.pool = pool;
         }
         self.files.changed(Instant::now(), true);
+        self.told.place(self.reconcile.desired());
         self.told.rejections(self.reconcile.desired_mut());
     }
 
@@ -348,6 +350,7 @@ impl Controller {
             Err(given_up) => return self.given_up(given_up),
         };
         self.metrics.turn();
+        self.told.place(self.reconcile.desired());
         self.told.rejections(self.reconcile.desired_mut());
         self.told.blocked(&self.reconcile.blocked());
         match outcome {
@@ -441,66 +444,6 @@ impl Controller {
             Ok(News::Health) => self.wake = true,
             Ok(News::None) => {}
             Err(error) => self.broke(&error),
-        }
-    }
-
-    fn take_change(&mut self, change: Change) {
-        debug!(?change, "news from Docker");
-        let now = self.begun.elapsed();
-        let desired = self.reconcile.desired_mut();
-        match change {
-            Change::Snapshot { containers, unreadable, .. } => {
-                self.told.all_readable();
-                for (id, reason) in &unreadable {
-                    self.told.unreadable(id, reason);
-                }
-                let unreadable: BTreeSet<_> = unreadable.into_iter().map(|(id, _)| id).collect();
-                let runs: BTreeSet<_> =
-                    containers.iter().map(|c| &c.id).chain(&unreadable).cloned().collect();
-                self.restarts.retain(|id| runs.contains(id));
-                let first = !self.listed;
-                let served = containers.into_iter().filter_map(|c| self.restarts.seen(c, first, now));
-                desired.replace_readable(served.collect(), &unreadable);
-                self.listed = true;
-                self.wake = true;
-                // What lies on disk may be from another life.
-                self.files.changed(Instant::now(), false);
-            }
-            Change::Update { changed, stopping, gone, unreadable, event_at, inspected_at } => {
-                for container in changed {
-                    self.told.readable(&container.id);
-                    let id = container.id.clone();
-                    match self.restarts.seen(container, false, now) {
-                        Some(container) => desired.set(container),
-                        None => desired.remove(&id),
-                    }
-                }
-                for id in &stopping {
-                    self.restarts.stopping(id);
-                    desired.stopping(id);
-                }
-                for id in &gone {
-                    self.told.readable(id);
-                    self.restarts.ended(id, now);
-                    desired.remove(id);
-                }
-                self.told.held_back(self.restarts.take_news(now));
-                for (id, reason) in &unreadable {
-                    self.told.unreadable(id, reason);
-                }
-                let arrival = Arrival { event: event_at, inspected: inspected_at };
-                self.oldest = Some(self.oldest.map_or(arrival, |oldest| oldest.min(arrival)));
-                self.wake = true;
-            }
-            Change::Connected { engine_version, api_version } => {
-                debug!(engine_version, api_version, "connected to Docker");
-                self.docker.connected(engine_version);
-            }
-            Change::Swarm { error } => self.docker.swarm(error),
-            Change::Disconnected { error } => {
-                self.metrics.error(ErrorKind::Docker);
-                self.docker.failed(error);
-            }
         }
     }
 }

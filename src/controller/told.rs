@@ -20,6 +20,7 @@ pub(super) struct Told {
     rejections: BTreeMap<ContainerId, Vec<Rejection>>,
     unreadable: BTreeMap<ContainerId, String>,
     blocked: BTreeSet<Blocked>,
+    place: String,
 }
 
 impl Told {
@@ -64,6 +65,15 @@ impl Told {
     /// A container could be inspected, or is gone.
     pub(super) fn readable(&mut self, id: &ContainerId) {
         self.unreadable.remove(id);
+    }
+
+    /// Where HAProxy is, once that is clear and whenever it changes.
+    pub(super) fn place(&mut self, desired: &Desired) {
+        let place = desired.place();
+        if self.place != place {
+            info!("{place}");
+            self.place = place;
+        }
     }
 
     /// How many rejections are in force.

@@ -523,7 +523,7 @@ mod tests {
                 "hapilot.colour",
                 "it is not a label that hapilot knows; \
                  it knows hapilot.check.interval, \
-                 hapilot.check.path, hapilot.check.status, hapilot.host, hapilot.network, hapilot.port, \
+                 hapilot.check.path, hapilot.check.status, hapilot.haproxy, hapilot.host, hapilot.network, hapilot.port, \
                  hapilot.slowstart, hapilot.weight",
             ),
         ];

@@ -14,26 +14,19 @@
 //! * a host without a free backend is blocked, and no other host is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::claim::{self, Claims, Policy, Rejection};
 use super::command::{Capabilities, ServerRef};
-use super::container::{Container, ContainerId, NetworkMode, RunState};
-use super::endpoint::{self, Vantage};
+use super::container::{Container, ContainerId, EngineName, NetworkMode, RunState};
+use super::endpoint::{Reach, Spot, Vantage};
 use super::name::{BackendName, Host, MapWord, ServerName};
+pub use super::place::{Clues, HaproxyPlace, Link};
+use super::place::{Found, Search};
 use super::slots::Slots;
 use super::state::{Map, Observed, State};
-use kept::{Kept, kept};
-
-/// Where HAProxy runs, as the operator said or hapilot found out.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum HaproxyPlace {
-    /// On the engine's host.
-    Host,
-    /// In the container of this name or id (or beginning of an id).
-    Container(String),
-}
+use kept::{Kept, Unread, kept};
+pub use reach::EngineHost;
 
 /// The part of a state that a comparison looks at.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -90,12 +83,12 @@ pub struct Blocked {
 struct Tenant {
     container: Arc<Container>,
     server: ServerName,
-    address: Option<IpAddr>,
+    reach: Option<Reach>,
     claims: Claims,
     /// See [`super::state::Making::young`].
     young: bool,
-    /// Why it has no address.
-    unplaced: Option<Rejection>,
+    /// What of it can't be reached, and why.
+    unreached: Vec<Rejection>,
 }
 
 impl Tenant {
@@ -107,14 +100,16 @@ impl Tenant {
 /// All containers, and the desired state that follows.
 #[derive(Debug)]
 pub struct Desired {
-    place: HaproxyPlace,
+    search: Search,
+    found: Found,
+    engines: BTreeMap<EngineName, EngineHost>,
     prefer_ipv6: bool,
     vantage: Vantage,
-    /// The container HAProxy is in, once it was seen.
-    own: Option<ContainerId>,
+    /// HAProxy has been observed.
+    answered: bool,
     tenants: BTreeMap<ContainerId, Tenant>,
     by_host: BTreeMap<Host, BTreeSet<ContainerId>>,
-    by_address: BTreeMap<IpAddr, BTreeSet<ContainerId>>,
+    by_spot: BTreeMap<Spot, BTreeSet<ContainerId>>,
     /// Containers that live in another one's network namespace.
     guests: BTreeMap<ContainerId, BTreeSet<ContainerId>>,
     slots: Slots,
@@ -133,7 +128,7 @@ pub struct Desired {
     /// Containers whose rejections may have changed.
     touched: BTreeSet<ContainerId>,
     /// Containers that run and of which nothing was ever known.
-    unread: BTreeSet<ContainerId>,
+    unread: Unread,
     /// Their servers, which stay as they are.
     kept: Kept,
     /// A first list has been taken: who comes now was not there before.
@@ -141,21 +136,19 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Nothing is known yet.
+    /// Nothing is known yet, of one engine.
     #[must_use]
     pub fn new(place: HaproxyPlace, prefer_ipv6: bool) -> Self {
-        let vantage = match place {
-            HaproxyPlace::Host => Vantage::Host,
-            HaproxyPlace::Container(_) => Vantage::Networks(BTreeSet::new()),
-        };
-        Self {
-            place,
+        let mut desired = Self {
+            search: Search::new(place),
+            found: Found::Nowhere(String::new()),
+            engines: BTreeMap::new(),
             prefer_ipv6,
-            vantage,
-            own: None,
+            vantage: Vantage::host(),
+            answered: false,
             tenants: BTreeMap::new(),
             by_host: BTreeMap::new(),
-            by_address: BTreeMap::new(),
+            by_spot: BTreeMap::new(),
             guests: BTreeMap::new(),
             slots: Slots::default(),
             state: State::default(),
@@ -166,10 +159,12 @@ impl Desired {
             dirty: BTreeSet::new(),
             all_dirty: true,
             touched: BTreeSet::new(),
-            unread: BTreeSet::new(),
+            unread: Unread::default(),
             kept: Kept::new(),
             met: false,
-        }
+        };
+        desired.look_around();
+        desired
     }
 
     /// Takes a full list: what is not in it is gone.
@@ -192,8 +187,7 @@ impl Desired {
         self.met = true;
         let unknown = |id: &&ContainerId| !self.tenants.contains_key(*id);
         let unread: BTreeSet<ContainerId> = unreadable.iter().filter(unknown).cloned().collect();
-        self.all_dirty |= unread != self.unread;
-        self.unread = unread;
+        self.all_dirty |= self.unread.replace(unread);
     }
 
     /// Takes new facts about one container. A container that neither runs nor
@@ -207,7 +201,7 @@ impl Desired {
         }
         let id = container.id.clone();
         let young = self.is_young(&container);
-        self.all_dirty |= self.unread.remove(&id);
+        self.all_dirty |= self.unread.read(&id);
         self.detach(&id);
         if let NetworkMode::Container(host) = &container.network_mode {
             self.guests.entry(host.clone()).or_default().insert(id.clone());
@@ -216,9 +210,9 @@ impl Desired {
             server: claim::server_name(&container),
             claims: claim::claims(&container),
             container: Arc::new(container),
-            address: None,
+            reach: None,
             young,
-            unplaced: None,
+            unreached: Vec::new(),
         };
         for host in tenant.hosts() {
             self.by_host.entry(host.clone()).or_default().insert(id.clone());
@@ -226,14 +220,14 @@ impl Desired {
         self.tenants.insert(id.clone(), tenant);
         self.resolve(&id);
         self.resolve_guests(&id);
-        self.look_around(&id);
+        self.look_around_for(&id);
     }
 
     /// Whether its process was seen to begin. One that goes on after a pause, or
     /// got another address, listens already.
     fn is_young(&self, container: &Container) -> bool {
         match self.tenants.get(&container.id) {
-            None => self.met && !self.unread.contains(&container.id),
+            None => self.met && !self.unread.may_run(&container.id),
             Some(before) if before.container.started_at != container.started_at => true,
             Some(before) => {
                 before.young
@@ -252,7 +246,7 @@ impl Desired {
 
     /// Forgets one container.
     pub fn remove(&mut self, id: &ContainerId) {
-        self.all_dirty |= self.unread.remove(id);
+        self.all_dirty |= self.unread.gone(id);
         self.detach(id);
         if self.tenants.remove(id).is_some() {
             self.resolve_guests(id);
@@ -268,6 +262,7 @@ impl Desired {
         self.leaving.extend(self.slots.loans().map(|(backend, _)| backend.clone()));
         self.blocked.clear();
         self.all_dirty = true;
+        self.answered();
     }
 
     /// Brings the desired state up to date and says which part of it may have
@@ -277,7 +272,8 @@ impl Desired {
         let mut dirty = std::mem::take(&mut self.dirty);
         dirty.extend(self.hoping.keys().cloned());
         if all {
-            let kept = kept(observed, &self.slots, &self.unread, |ip| self.has_holder(ip));
+            let known = |id: &str| self.tenant_of(id).is_some();
+            let kept = kept(observed, &self.slots, &self.unread, known, |at| self.has_holder(at));
             dirty.extend(std::mem::replace(&mut self.kept, kept).into_keys());
             dirty.extend(self.kept.keys().cloned());
         }
@@ -382,16 +378,7 @@ impl Desired {
     /// The container behind a server's name, if it is known.
     #[must_use]
     pub fn container_of(&self, server: &ServerName) -> Option<&Container> {
-        let short = claim::id_of_server(server)?;
-        let from = ContainerId::new(short)?;
-        let (id, tenant) = self.tenants.range(from..).next()?;
-        id.as_str().starts_with(short).then_some(&*tenant.container)
-    }
-
-    /// From where HAProxy looks at the containers.
-    #[must_use]
-    pub fn vantage(&self) -> &Vantage {
-        &self.vantage
+        self.tenant_of(claim::id_of_server(server)?).map(|tenant| &*tenant.container)
     }
 
     /// How many containers claim something.
@@ -405,7 +392,7 @@ impl Desired {
         self.touched.insert(id.clone());
         let Some(tenant) = self.tenants.get(id) else { return };
         let hosts: Vec<Host> = tenant.hosts().cloned().collect();
-        let address = tenant.address;
+        let spots = self.spots(tenant);
         if let NetworkMode::Container(host) = &tenant.container.network_mode {
             unlink(&mut self.guests, &host.clone(), id);
         }
@@ -413,128 +400,11 @@ impl Desired {
             unlink(&mut self.by_host, &host, id);
             self.dirty.insert(host);
         }
-        if let Some(address) = address {
-            unlink(&mut self.by_address, &address, id);
-            self.touch_address(address);
+        for spot in spots {
+            unlink(&mut self.by_spot, &spot, id);
+            self.touch_spot(&spot);
         }
     }
-
-    /// Finds a container's address anew.
-    fn resolve(&mut self, id: &ContainerId) {
-        self.touched.insert(id.clone());
-        let Some(tenant) = self.tenants.get(id) else { return };
-        let lookup = |other: &ContainerId| self.tenants.get(other).map(|tenant| &*tenant.container);
-        let found = endpoint::address(&tenant.container, &self.vantage, self.prefer_ipv6, lookup);
-        let before = tenant.address;
-        let wanted = !tenant.claims.claims.is_empty();
-        self.dirty.extend(tenant.hosts().cloned());
-        let Some(tenant) = self.tenants.get_mut(id) else { return };
-        (tenant.address, tenant.unplaced) = match found {
-            Ok(address) if wanted => (Some(address), None),
-            Err(rejection) if wanted => (None, Some(rejection)),
-            // Nobody asked for it to be served, so nobody is told.
-            Ok(_) | Err(_) => (None, None),
-        };
-        let after = tenant.address;
-        if before != after
-            && let Some(before) = before
-        {
-            unlink(&mut self.by_address, &before, id);
-            self.touch_address(before);
-        }
-        if let Some(after) = after {
-            self.by_address.entry(after).or_default().insert(id.clone());
-            self.touch_address(after);
-        }
-    }
-
-    fn resolve_guests(&mut self, id: &ContainerId) {
-        let guests: Vec<ContainerId> = self.guests.get(id).into_iter().flatten().cloned().collect();
-        for guest in guests {
-            self.resolve(&guest);
-        }
-    }
-
-    /// If new facts are about HAProxy's own container, or the one whose network
-    /// namespace it shares: finds its networks anew. Should they have changed,
-    /// everybody's address may have. While it is not there, the last ones stay.
-    fn look_around(&mut self, news: &ContainerId) {
-        let HaproxyPlace::Container(wanted) = &self.place else { return };
-        let Some(tenant) = self.tenants.get(news) else { return };
-        if is_called(&tenant.container, wanted) {
-            self.own = Some(news.clone());
-        }
-        let Some(own) = self.own.as_ref().and_then(|own| self.tenants.get(own)) else { return };
-        let namespace = self.owner(&own.container);
-        if own.container.id != *news && namespace.id != *news {
-            return;
-        }
-        let vantage = match namespace.network_mode {
-            NetworkMode::Host => Vantage::Host,
-            _ => Vantage::Networks(namespace.networks.keys().cloned().collect()),
-        };
-        if vantage != self.vantage {
-            self.vantage = vantage;
-            let all: Vec<ContainerId> = self.tenants.keys().cloned().collect();
-            for id in all {
-                self.resolve(&id);
-            }
-        }
-    }
-
-    /// Everyone who has (or had) a part in an address is to be looked at again.
-    fn touch_address(&mut self, address: IpAddr) {
-        let Some(sharers) = self.by_address.get(&address) else { return };
-        self.touched.extend(sharers.iter().cloned());
-        let sharers = sharers.iter();
-        let hosts = sharers.filter_map(|id| self.tenants.get(id)).flat_map(Tenant::hosts);
-        self.dirty.extend(hosts.cloned());
-    }
-
-    /// True if a container that is known has the address for itself.
-    fn has_holder(&self, address: IpAddr) -> bool {
-        let sharers = self.by_address.get(&address).into_iter().flatten();
-        let mut owners =
-            sharers.filter_map(|id| self.tenants.get(id)).map(|other| self.owner(&other.container));
-        owners.any(|owner| owner.network_mode != NetworkMode::Host)
-    }
-
-    /// The namespace that an address of this container belongs to.
-    fn owner<'a>(&'a self, container: &'a Container) -> &'a Container {
-        match &container.network_mode {
-            NetworkMode::Container(id) => self.tenants.get(id).map_or(container, |host| &host.container),
-            _ => container,
-        }
-    }
-
-    /// The container that has this one's address, if it isn't its own.
-    fn usurper(&self, tenant: &Tenant) -> Option<&Container> {
-        let own = self.owner(&tenant.container);
-        if own.network_mode == NetworkMode::Host {
-            return None;
-        }
-        let sharers = self.by_address.get(&tenant.address?)?;
-        let owners =
-            sharers.iter().filter_map(|id| self.tenants.get(id)).map(|other| self.owner(&other.container));
-        let last = owners.max_by_key(|owner| (owner.started_at, &owner.id))?;
-        (last.id != own.id).then_some(last)
-    }
-
-    fn rejections_of(&self, tenant: &Tenant) -> Vec<Rejection> {
-        let mut all = tenant.claims.rejections.clone();
-        all.extend(tenant.unplaced.clone());
-        all.extend(self.overruled(tenant));
-        if let (Some(other), Some(address)) = (self.usurper(tenant), tenant.address) {
-            let reason = format!("{address} is held by container {}, which started later", other.id);
-            all.push(Rejection::new(&tenant.container, "address", &reason));
-        }
-        all
-    }
-}
-
-/// True if the operator's word for a container means this one.
-fn is_called(container: &Container, word: &str) -> bool {
-    &*container.name == word || (word.len() >= 12 && container.id.as_str().starts_with(word))
 }
 
 fn unlink<K: Ord + Clone>(index: &mut BTreeMap<K, BTreeSet<ContainerId>>, key: &K, id: &ContainerId) {
@@ -548,6 +418,7 @@ fn unlink<K: Ord + Clone>(index: &mut BTreeMap<K, BTreeSet<ContainerId>>, key: &
 
 mod hosts;
 mod kept;
+mod reach;
 
 #[cfg(test)]
 mod tests;

@@ -1,31 +1,156 @@
-//! Which of a container's addresses HAProxy can reach.
+//! Where HAProxy reaches a container.
 //!
-//! What lives here: the rule, in its order. What it must not know: ports and
-//! hosts (`claim`).
+//! What lives here: the rule, in its order. What it must not know: hosts and
+//! labels but one (`claim`), and how it is found out where HAProxy is (`place`).
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::claim::{Rejection, printable, quoted};
-use super::container::{Container, ContainerId, Endpoint, NetworkMode};
+use super::container::{Container, ContainerId, Driver, Endpoint, EngineName, Network, NetworkMode};
 use super::label::NETWORK;
 
 /// From where HAProxy looks at the containers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Vantage {
-    /// HAProxy runs on the engine's host (or in host network mode): it reaches
-    /// every local network of a container.
-    Host,
-    /// HAProxy runs in a container that stands on these networks.
-    Networks(BTreeSet<Arc<str>>),
+    /// From the host of the engines, or in host network mode: it reaches every
+    /// local network of a container.
+    Host {
+        /// Engines whose host is another one.
+        elsewhere: BTreeSet<EngineName>,
+    },
+    /// From a container.
+    Container {
+        /// The engine of that container.
+        engine: EngineName,
+        /// The networks that it stands on, by name.
+        networks: BTreeMap<Arc<str>, Option<Arc<Network>>>,
+    },
+    /// It is not known; why.
+    Unknown(Arc<str>),
 }
 
 impl Vantage {
-    fn reaches(&self, network: &str) -> bool {
+    /// From the host of all engines.
+    #[must_use]
+    pub const fn host() -> Self {
+        Self::Host { elsewhere: BTreeSet::new() }
+    }
+
+    /// What a container that stands on these networks sees.
+    #[must_use]
+    pub fn of(container: &Container) -> Self {
+        let network = |(name, endpoint): (&Arc<str>, &Endpoint)| (Arc::clone(name), endpoint.network.clone());
+        Self::Container {
+            engine: container.engine.clone(),
+            networks: container.networks.iter().map(network).collect(),
+        }
+    }
+
+    /// True if HAProxy is on the host of this engine.
+    fn is_on_host_of(&self, engine: &EngineName) -> bool {
+        matches!(self, Self::Host { elsewhere } if !elsewhere.contains(engine))
+    }
+
+    /// True if a container of this engine is reached over this network of it.
+    fn reaches(&self, engine: &EngineName, name: &str, endpoint: &Endpoint) -> bool {
         match self {
-            Self::Host => true,
-            Self::Networks(networks) => networks.contains(network),
+            // The host of an overlay network's engine does not stand on it.
+            Self::Host { elsewhere } => {
+                let driver = endpoint.network.as_ref().map_or(Driver::Unknown, |network| network.driver);
+                driver != Driver::Overlay && !elsewhere.contains(engine)
+            }
+            Self::Container { engine: own, networks } => {
+                let id = endpoint.network_id();
+                let same = |network: &Option<Arc<Network>>| match (network, id) {
+                    (Some(network), Some(id)) => *network.id == *id,
+                    _ => own == engine,
+                };
+                let here = networks.get(name).is_some_and(same);
+                // A swarm's network has one identifier on all engines, and may be met
+                // under another name only in theory.
+                here || (id.is_some() && own != engine && networks.values().any(|n| n.is_some() && same(n)))
+            }
+            Self::Unknown(_) => false,
+        }
+    }
+
+    fn listed(&self) -> String {
+        match self {
+            Self::Container { networks, .. } => listed(networks.keys().map(|name| &**name)),
+            Self::Host { .. } => "the host".to_owned(),
+            Self::Unknown(_) => "none".to_owned(),
+        }
+    }
+}
+
+/// What the rule looks at besides the container.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// From where HAProxy looks.
+    pub vantage: &'a Vantage,
+    /// The address at which an engine's host is reached, as the operator said.
+    pub advertised: &'a dyn Fn(&EngineName) -> Option<IpAddr>,
+    /// IPv6 where there is a choice.
+    pub prefer_ipv6: bool,
+}
+
+/// How HAProxy reaches a container.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// At an address that its network namespace has for itself.
+    Own(IpAddr),
+    /// At its host's, on whose ports it listens itself (host network mode).
+    Host(IpAddr),
+    /// At ports of its host: from the container's port, ascending.
+    Published(Vec<(u16, SocketAddr)>),
+}
+
+impl Reach {
+    /// Where a port of the container is reached.
+    #[must_use]
+    pub fn at(&self, port: u16) -> Option<SocketAddr> {
+        match self {
+            Self::Own(address) | Self::Host(address) => Some(SocketAddr::new(*address, port)),
+            Self::Published(ports) => ports.iter().find(|(own, _)| *own == port).map(|(_, at)| *at),
+        }
+    }
+
+    /// The places that are its container's alone.
+    pub(super) fn spots(&self, engine: &EngineName, vantage: &Vantage) -> Vec<Spot> {
+        match self {
+            // From a host, two engines may have two networks with equal addresses.
+            Self::Own(ip) => {
+                let engine = matches!(vantage, Vantage::Host { .. }).then(|| engine.clone());
+                vec![Spot { ip: *ip, port: None, engine }]
+            }
+            Self::Host(_) => Vec::new(),
+            Self::Published(ports) => {
+                let spot =
+                    |(_, at): &(u16, SocketAddr)| Spot { ip: at.ip(), port: Some(at.port()), engine: None };
+                ports.iter().map(spot).collect()
+            }
+        }
+    }
+}
+
+/// A place that one network namespace has for itself: an address, or one port
+/// of it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Spot {
+    pub(super) ip: IpAddr,
+    pub(super) port: Option<u16>,
+    /// Where one engine's address is not another's.
+    pub(super) engine: Option<EngineName>,
+}
+
+impl fmt::Display for Spot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => SocketAddr::new(self.ip, port).fmt(f),
+            None => self.ip.fmt(f),
         }
     }
 }
@@ -38,32 +163,39 @@ const HOST: &str = "host";
 /// What a rejection names as its key where the container chose no network.
 const KEY: &str = "network";
 /// Characters that a list of networks may take in a reason.
-const LIST_LIMIT: usize = 100;
+const LIST_LIMIT: usize = 75;
+/// What helps where only the host's address is missing.
+const ADVERTISE: &str = "give it one: --docker NAME=URL,address=IP";
 
-/// The address at which HAProxy reaches the container.
+/// Where HAProxy reaches these ports of the container.
 ///
-/// 1. In host mode it is 127.0.0.1 for an HAProxy on the host.
-/// 2. In the network namespace of another container it is the address of that
-///    one, which `lookup` finds; only one level deep.
-/// 3. Else the networks are tried: the one that `hapilot.network` names, or
-///    without it those that HAProxy reaches, in name order, never swarm's
-///    `ingress`. The first with an address that can be used is taken; IPv4
-///    before IPv6, or the other way round with `prefer_ipv6`.
+/// 1. In the network namespace of another container, all that follows is about
+///    that one, which `lookup` finds; only one level deep.
+/// 2. The network that `hapilot.network` names, and nothing else; or without it
+///    the first in name order that it shares with HAProxy, never swarm's
+///    `ingress`. With HAProxy on the host every local network counts, an overlay
+///    never. A network is shared if it is the same one: on another engine only a
+///    swarm's can be. IPv4 before IPv6, or the other way round.
+/// 3. In host mode: 127.0.0.1 for an HAProxy on that host; for one in a container
+///    of the same engine the gateway of its first network in name order that has
+///    the host as its gateway; else the address that the engine advertises.
+/// 4. A published port: its host address if it is a specific one, else the address
+///    that the engine advertises (127.0.0.1 for an HAProxy on that host).
 ///
-/// A rejection says what was looked for and what was there. Most of them pass
-/// by themselves: the container has no address before it runs.
-pub fn address<'a>(
+/// A rejection says what was looked for and what was there. Most of them pass by
+/// themselves: the container has no address before it runs.
+pub fn reach<'a>(
     container: &Container,
-    vantage: &Vantage,
-    prefer_ipv6: bool,
+    ports: &BTreeSet<u16>,
+    view: View<'_>,
     lookup: impl FnOnce(&ContainerId) -> Option<&'a Container>,
-) -> Result<IpAddr, Rejection> {
+) -> Result<Reach, Rejection> {
     let chosen = NETWORK.said_by(container);
     let key = chosen.map_or(KEY, |(key, _)| key);
     let chosen = chosen.map(|(_, network)| network);
     let found = match &container.network_mode {
         NetworkMode::Container(id) => match lookup(id) {
-            Some(other) => own_address(other, chosen, vantage, prefer_ipv6).map_err(|reason| {
+            Some(other) => own(other, chosen, ports, view).map_err(|reason| {
                 format!("it shares the network of container {}, and {reason}", name_of(other))
             }),
             None => Err(format!(
@@ -71,58 +203,104 @@ pub fn address<'a>(
                 printable(id.short(), LIST_LIMIT)
             )),
         },
-        _ => own_address(container, chosen, vantage, prefer_ipv6),
+        _ => own(container, chosen, ports, view),
     };
     found.map_err(|reason| Rejection::new(container, key, &reason))
 }
 
-/// The address of a container that has a network namespace of its own or the
+/// Why one port is not reached while others of the container are.
+#[must_use]
+pub fn unpublished(container: &Container, port: u16) -> Rejection {
+    let reason = format!("its port {port} is not published; HAProxy reaches it by its published ports only");
+    Rejection::new(container, KEY, &reason)
+}
+
+/// How a container is reached that has a network namespace of its own or the
 /// host's.
-fn own_address(
+fn own(
     container: &Container,
     chosen: Option<&str>,
-    vantage: &Vantage,
-    prefer_ipv6: bool,
-) -> Result<IpAddr, String> {
+    ports: &BTreeSet<u16>,
+    view: View<'_>,
+) -> Result<Reach, String> {
     if chosen == Some("") {
         return Err("it is empty; write the name of a network, or leave it out".to_owned());
     }
-    match (&container.network_mode, vantage) {
-        (NetworkMode::Networks, _) => on_networks(container, chosen, vantage, prefer_ipv6),
-        (NetworkMode::Host, _) if chosen.is_some_and(|network| network != HOST) => Err(format!(
+    if let Vantage::Unknown(why) = view.vantage {
+        return Err(format!("it is not known yet where HAProxy is: {why}"));
+    }
+    match &container.network_mode {
+        NetworkMode::Networks => on_networks(container, chosen, ports, view),
+        NetworkMode::Host if chosen.is_some_and(|network| network != HOST) => Err(format!(
             "it runs in host network mode and can't be on network {}",
             quoted(chosen.unwrap_or_default())
         )),
-        (NetworkMode::Host, Vantage::Host) => Ok(Ipv4Addr::LOCALHOST.into()),
-        (NetworkMode::Host, Vantage::Networks(_)) => {
-            Err("it runs in host network mode, which an HAProxy in a container does not reach yet".to_owned())
-        }
-        (NetworkMode::None, _) => Err("it has no network (network mode `none`)".to_owned()),
-        (NetworkMode::Container(id), _) => Err(format!(
+        NetworkMode::Host => on_host(container, view).map(Reach::Host),
+        NetworkMode::None => Err("it has no network (network mode `none`)".to_owned()),
+        NetworkMode::Container(id) => Err(format!(
             "that one shares the network of container {}; only one level is followed",
             printable(id.short(), LIST_LIMIT)
         )),
     }
 }
 
+/// The address of the host that a container in host mode runs on.
+fn on_host(container: &Container, view: View<'_>) -> Result<IpAddr, String> {
+    let engine = &container.engine;
+    if view.vantage.is_on_host_of(engine) {
+        return Ok(Ipv4Addr::LOCALHOST.into());
+    }
+    if let Vantage::Container { engine: own, networks } = view.vantage
+        && own == engine
+    {
+        let hosts = networks.values().flatten().find_map(|network| {
+            preferred(network.host_addresses().filter(can_be_a_server), view.prefer_ipv6)
+        });
+        if let Some(address) = hosts {
+            return Ok(address);
+        }
+    }
+    (view.advertised)(engine).ok_or_else(|| match view.vantage {
+        Vantage::Container { engine: own, .. } if own == engine => format!(
+            "it runs in host network mode, and HAProxy is on no network with the host as its gateway; \
+             HAProxy is on {}; engine `{engine}` has no advertised address either, {ADVERTISE}",
+            view.vantage.listed()
+        ),
+        _ => format!(
+            "it runs in host network mode on another host than HAProxy, and engine `{engine}` has no \
+             advertised address; {ADVERTISE}"
+        ),
+    })
+}
+
 fn on_networks(
     container: &Container,
     chosen: Option<&str>,
-    vantage: &Vantage,
-    prefer_ipv6: bool,
-) -> Result<IpAddr, String> {
-    let candidates: Vec<(&str, &Endpoint)> = container
+    ports: &BTreeSet<u16>,
+    view: View<'_>,
+) -> Result<Reach, String> {
+    let mut candidates: Vec<(&str, &Endpoint)> = container
         .networks
         .iter()
         .map(|(name, endpoint)| (&**name, endpoint))
-        .filter(|&(name, _)| name != INGRESS && vantage.reaches(name))
+        .filter(|&(name, endpoint)| {
+            name != INGRESS && view.vantage.reaches(&container.engine, name, endpoint)
+        })
         .filter(|&(name, _)| chosen.is_none_or(|chosen| chosen == name))
         .collect();
     if candidates.is_empty() {
-        return Err(unreachable(container, chosen, vantage));
+        return match chosen {
+            Some(name) => Err(not_on(container, name, view.vantage)),
+            None => published(container, ports, view),
+        };
     }
-    let address = candidates.iter().find_map(|(_, endpoint)| usable(endpoint, prefer_ipv6));
-    address.ok_or_else(|| match candidates[..] {
+    if matches!(view.vantage, Vantage::Host { .. }) {
+        // A macvlan keeps its host out, mostly; a bridge never does.
+        let driver = |endpoint: &Endpoint| endpoint.network.as_ref().map(|network| network.driver);
+        candidates.sort_by_key(|(_, endpoint)| driver(endpoint) == Some(Driver::Other));
+    }
+    let address = candidates.iter().find_map(|(_, endpoint)| usable(endpoint, view.prefer_ipv6));
+    address.map(Reach::Own).ok_or_else(|| match candidates[..] {
         [(name, endpoint)] => match any(endpoint) {
             Some(address) => format!("its address {address} on network {} can't be a server's", quoted(name)),
             None => format!("it has no address on network {} yet", quoted(name)),
@@ -134,32 +312,114 @@ fn on_networks(
     })
 }
 
-/// Why no network of the container can be used.
-fn unreachable(container: &Container, chosen: Option<&str>, vantage: &Vantage) -> String {
-    let own = || listed(container.networks.keys().map(|name| &**name));
-    match (chosen, vantage) {
-        (Some(INGRESS), _) => "swarm's network `ingress` can't be used to reach a container".to_owned(),
-        (Some(name), Vantage::Networks(theirs)) if container.networks.contains_key(name) => format!(
-            "HAProxy is not on network {}; HAProxy is on {}",
-            quoted(name),
-            listed(theirs.iter().map(|name| &**name))
-        ),
-        (Some(name), _) => format!("it is not on network {}; it is on {}", quoted(name), own()),
-        (None, Vantage::Networks(theirs)) => format!(
-            "it shares no network with HAProxy; it is on {}, HAProxy is on {}",
-            own(),
-            listed(theirs.iter().map(|name| &**name))
-        ),
-        (None, Vantage::Host) => {
-            format!("it is on no network with an address of its own; it is on {}", own())
+/// Why the network that it chose can't be used.
+fn not_on(container: &Container, chosen: &str, vantage: &Vantage) -> String {
+    match (container.networks.contains_key(chosen), vantage) {
+        _ if chosen == INGRESS => "swarm's network `ingress` can't be used to reach a container".to_owned(),
+        (false, _) => {
+            let own = listed(container.networks.keys().map(|name| &**name));
+            format!("it is not on network {}; it is on {own}", quoted(chosen))
+        }
+        (true, Vantage::Host { elsewhere }) if elsewhere.contains(&container.engine) => {
+            format!(
+                "network {} is on the host of engine `{}`, HAProxy is not",
+                quoted(chosen),
+                container.engine
+            )
+        }
+        (true, Vantage::Host { .. }) => {
+            format!("network {} is an overlay, which an HAProxy on the host does not reach", quoted(chosen))
+        }
+        (true, Vantage::Container { engine, networks })
+            if *engine != container.engine && networks.contains_key(chosen) =>
+        {
+            format!(
+                "network {} of engine `{}` is another one than that of engine `{engine}`, where HAProxy is",
+                quoted(chosen),
+                container.engine
+            )
+        }
+        (true, _) => {
+            format!("HAProxy is not on network {}; HAProxy is on {}", quoted(chosen), vantage.listed())
         }
     }
 }
 
+/// The last way: ports of the host.
+fn published(container: &Container, ports: &BTreeSet<u16>, view: View<'_>) -> Result<Reach, String> {
+    let found: Vec<(u16, SocketAddr)> =
+        ports.iter().filter_map(|&port| Some((port, published_at(container, port, view)?))).collect();
+    if !found.is_empty() {
+        return Ok(Reach::Published(found));
+    }
+    let own = listed(container.networks.keys().map(|name| &**name));
+    let networks = match view.vantage {
+        Vantage::Host { elsewhere } if elsewhere.contains(&container.engine) => {
+            "it is on another host than HAProxy".to_owned()
+        }
+        Vantage::Host { .. } => format!("it is on no network that the host reaches; it is on {own}"),
+        _ => format!(
+            "it shares no network with HAProxy; it is on {own}, HAProxy is on {}",
+            view.vantage.listed()
+        ),
+    };
+    let port = ports.first().copied().unwrap_or_default();
+    let theirs = container.published.iter().filter(|published| published.container_port == port);
+    let ports = match theirs.max_by_key(|published| published.host.is_unspecified()) {
+        None => format!("port {port} is not published"),
+        Some(all) if all.host.is_unspecified() => format!(
+            "port {port} is published at all addresses of engine `{}`, which has no advertised address: {ADVERTISE}",
+            container.engine
+        ),
+        Some(one) => format!(
+            "port {port} is published at {} only, which HAProxy does not reach",
+            SocketAddr::new(one.host, one.host_port)
+        ),
+    };
+    Err(format!("{networks}; {ports}"))
+}
+
+fn published_at(container: &Container, port: u16, view: View<'_>) -> Option<SocketAddr> {
+    let here = view.vantage.is_on_host_of(&container.engine);
+    let all = || container.published.iter().filter(|published| published.container_port == port);
+    let specific = all()
+        .filter(|published| can_be_a_server(&published.host) && (here || !published.host.is_loopback()))
+        .map(|published| SocketAddr::new(published.host, published.host_port));
+    let host = (view.advertised)(&container.engine).or(here.then_some(Ipv4Addr::LOCALHOST.into()));
+    let on_all = || {
+        let host = host?;
+        let open = all()
+            .find(|published| published.host.is_unspecified() && published.host.is_ipv4() == host.is_ipv4());
+        Some(SocketAddr::new(host, open?.host_port))
+    };
+    preferred(specific, view.prefer_ipv6).or_else(on_all)
+}
+
+/// Addresses of both families, of which one is liked better.
+trait Family {
+    fn is_v6(&self) -> bool;
+}
+
+impl Family for IpAddr {
+    fn is_v6(&self) -> bool {
+        self.is_ipv6()
+    }
+}
+
+impl Family for SocketAddr {
+    fn is_v6(&self) -> bool {
+        self.is_ipv6()
+    }
+}
+
+/// The first of the family that is preferred, else the first.
+fn preferred<A: Family>(addresses: impl Iterator<Item = A>, prefer_ipv6: bool) -> Option<A> {
+    addresses.min_by_key(|address| address.is_v6() != prefer_ipv6)
+}
+
 fn usable(endpoint: &Endpoint, prefer_ipv6: bool) -> Option<IpAddr> {
-    let ipv4 = endpoint.ipv4.map(IpAddr::V4).filter(can_be_a_server);
-    let ipv6 = endpoint.ipv6.map(IpAddr::V6).filter(can_be_a_server);
-    if prefer_ipv6 { ipv6.or(ipv4) } else { ipv4.or(ipv6) }
+    let both = [endpoint.ipv4.map(IpAddr::V4), endpoint.ipv6.map(IpAddr::V6)];
+    preferred(both.into_iter().flatten().filter(can_be_a_server), prefer_ipv6)
 }
 
 fn any(endpoint: &Endpoint) -> Option<IpAddr> {
@@ -199,246 +459,4 @@ fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv6Addr;
-
-    use super::*;
-
-    const V6: &str = "2001:db8::7";
-
-    fn container(name: &str) -> Container {
-        Container::running(ContainerId::new(&format!("{name}0123456789abcdef")).expect("valid"), name)
-    }
-
-    /// A container with an IPv4 address on each network; "" for none yet.
-    fn on(networks: &[(&str, &str)]) -> Container {
-        networks.iter().fold(container("shop"), |c, (name, ipv4)| c.on_network(name, ipv4.parse().ok(), None))
-    }
-
-    fn networks(names: &[&str]) -> Vantage {
-        Vantage::Networks(names.iter().map(|&name| name.into()).collect())
-    }
-
-    fn alone(container: &Container, vantage: &Vantage) -> Result<String, String> {
-        address(container, vantage, false, |_| panic!("asks for no other container"))
-            .map(|address| address.to_string())
-            .map_err(|rejection| format!("{}: {}", rejection.key, rejection.reason))
-    }
-
-    #[test]
-    fn the_first_network_that_haproxy_reaches_is_taken() {
-        let two = on(&[("blue", "10.0.1.2"), ("amber", "10.0.2.2")]);
-        let late = on(&[("amber", ""), ("blue", "10.0.1.2")]);
-        let swarm = on(&[("ingress", "10.255.0.2"), ("zeta", "10.0.3.2")]);
-        let cases = [
-            (&two, Vantage::Host, "10.0.2.2"),
-            (&two, networks(&["blue", "amber"]), "10.0.2.2"),
-            (&two, networks(&["blue", "other"]), "10.0.1.2"),
-            (&late, Vantage::Host, "10.0.1.2"),
-            (&late, networks(&["amber", "blue"]), "10.0.1.2"),
-            (&swarm, Vantage::Host, "10.0.3.2"),
-            (&swarm, networks(&["ingress", "zeta"]), "10.0.3.2"),
-        ];
-        for (container, vantage, wanted) in cases {
-            assert_eq!(
-                alone(container, &vantage).as_deref(),
-                Ok(wanted),
-                "{:?} {vantage:?}",
-                container.networks
-            );
-        }
-    }
-
-    #[test]
-    fn a_label_chooses_the_network() {
-        let of = |label: &str, vantage: &Vantage| {
-            let container =
-                on(&[("amber", "10.0.2.2"), ("blue", "10.0.1.2"), ("ingress", "10.255.0.2"), ("new", "")]);
-            alone(&container.with_label("hapilot.network", label), vantage)
-        };
-        let theirs = networks(&["amber", "blue", "ingress"]);
-        assert_eq!(of("blue", &Vantage::Host).as_deref(), Ok("10.0.1.2"));
-        assert_eq!(of(" blue ", &theirs).as_deref(), Ok("10.0.1.2"));
-        let cases = [
-            (
-                "green",
-                &theirs,
-                "hapilot.network: it is not on network `green`; it is on `amber`, `blue`, `ingress`, `new`",
-            ),
-            (
-                "new",
-                &theirs,
-                "hapilot.network: HAProxy is not on network `new`; HAProxy is on `amber`, `blue`, `ingress`",
-            ),
-            ("new", &Vantage::Host, "hapilot.network: it has no address on network `new` yet"),
-            (
-                "ingress",
-                &theirs,
-                "hapilot.network: swarm's network `ingress` can't be used to reach a container",
-            ),
-            ("", &theirs, "hapilot.network: it is empty; write the name of a network, or leave it out"),
-        ];
-        for (label, vantage, wanted) in cases {
-            assert_eq!(of(label, vantage), Err(wanted.to_owned()));
-        }
-    }
-
-    #[test]
-    fn a_rejection_says_what_was_there() {
-        let two = on(&[("amber", "10.0.2.2"), ("blue", "10.0.1.2")]);
-        let cases = [
-            (
-                two.clone(),
-                networks(&["green", "red"]),
-                "network: it shares no network with HAProxy; it is on `amber`, `blue`, HAProxy is on `green`, `red`",
-            ),
-            (
-                two,
-                networks(&[]),
-                "network: it shares no network with HAProxy; it is on `amber`, `blue`, HAProxy is on none",
-            ),
-            (
-                on(&[]),
-                Vantage::Host,
-                "network: it is on no network with an address of its own; it is on none",
-            ),
-            (on(&[("a", "")]), networks(&["a"]), "network: it has no address on network `a` yet"),
-            (
-                on(&[("a", ""), ("b", "0.0.0.0")]),
-                networks(&["a", "b", "c"]),
-                "network: it has no usable address on any of `a`, `b` yet",
-            ),
-            (
-                on(&[("ingress", "10.255.0.2")]),
-                Vantage::Host,
-                "network: it is on no network with an address of its own; it is on `ingress`",
-            ),
-        ];
-        for (container, vantage, wanted) in cases {
-            assert_eq!(alone(&container, &vantage), Err(wanted.to_owned()));
-        }
-    }
-
-    #[test]
-    fn a_long_list_of_networks_leaves_room_for_the_rest() {
-        let names: Vec<String> = (0..500).map(|i| format!("network-{i:03}-{}", "n".repeat(20))).collect();
-        let many = names.iter().fold(container("shop"), |c, name| c.on_network(name, None, None));
-        let theirs = Vantage::Networks(names.iter().map(|name| format!("x{name}").into()).collect());
-        let reason = alone(&many, &theirs).expect_err("shares nothing");
-        assert!(reason.contains("`network-000-nnnnnnnnnnnnnnnnnnnn`, "), "{reason}");
-        assert!(reason.ends_with(" and 498 more"), "{reason}");
-    }
-
-    #[test]
-    fn the_family_is_a_preference() {
-        let v4 = Ipv4Addr::new(10, 0, 0, 7);
-        let v6: Ipv6Addr = V6.parse().expect("valid");
-        let cases = [
-            (Some(v4), Some(v6), false, "10.0.0.7"),
-            (Some(v4), Some(v6), true, V6),
-            (Some(v4), None, true, "10.0.0.7"),
-            (None, Some(v6), false, V6),
-            (Some(Ipv4Addr::UNSPECIFIED), Some(v6), false, V6),
-            (Some(v4), Some("fe80::1".parse().expect("valid")), true, "10.0.0.7"),
-        ];
-        for (ipv4, ipv6, prefer_ipv6, wanted) in cases {
-            let container = container("shop").on_network("a", ipv4, ipv6);
-            let got = address(&container, &Vantage::Host, prefer_ipv6, |_| None).expect("has one");
-            assert_eq!(got.to_string(), wanted);
-        }
-    }
-
-    #[test]
-    fn addresses_of_nobody_or_of_many_are_refused() {
-        for bad in ["0.0.0.0", "224.0.0.1", "239.1.2.3", "255.255.255.255"] {
-            let wanted = format!("network: its address {bad} on network `a` can't be a server's");
-            assert_eq!(alone(&on(&[("a", bad)]), &Vantage::Host), Err(wanted));
-        }
-        for bad in ["::", "ff02::1", "fe80::1", "::ffff:0.0.0.0", "::ffff:255.255.255.255"] {
-            let ipv6: Ipv6Addr = bad.parse().expect("valid");
-            let wanted = format!("network: its address {ipv6} on network `a` can't be a server's");
-            assert_eq!(
-                alone(&container("shop").on_network("a", None, Some(ipv6)), &Vantage::Host),
-                Err(wanted)
-            );
-        }
-    }
-
-    #[test]
-    fn host_mode_is_reached_from_the_host_only() {
-        let host = Container { network_mode: NetworkMode::Host, ..on(&[("host", "")]) };
-        assert_eq!(alone(&host, &Vantage::Host).as_deref(), Ok("127.0.0.1"));
-        let named = host.clone().with_label("hapilot.network", "host");
-        assert_eq!(alone(&named, &Vantage::Host).as_deref(), Ok("127.0.0.1"));
-        let cases = [
-            (
-                host.clone(),
-                networks(&["a"]),
-                "network: it runs in host network mode, which an HAProxy in a container does not reach yet",
-            ),
-            (
-                host.with_label("hapilot.network", "a"),
-                Vantage::Host,
-                "hapilot.network: it runs in host network mode and can't be on network `a`",
-            ),
-            (
-                Container { network_mode: NetworkMode::None, ..on(&[("none", "")]) },
-                Vantage::Host,
-                "network: it has no network (network mode `none`)",
-            ),
-        ];
-        for (container, vantage, wanted) in cases {
-            assert_eq!(alone(&container, &vantage), Err(wanted.to_owned()));
-        }
-    }
-
-    #[test]
-    fn a_shared_network_namespace_is_followed_one_level() {
-        let joined = |other: &Container| Container {
-            network_mode: NetworkMode::Container(other.id.clone()),
-            ..container("sidecar")
-        };
-        let ask = |container: &Container, others: &[&Container]| {
-            address(container, &networks(&["a"]), false, |id| {
-                others.iter().copied().find(|other| other.id == *id)
-            })
-            .map(|address| address.to_string())
-            .map_err(|rejection| format!("{} {}", rejection.container, rejection.reason))
-        };
-        let vpn = on(&[("a", "10.0.0.7"), ("b", "10.0.1.7")]);
-        assert_eq!(ask(&joined(&vpn), &[&vpn]).as_deref(), Ok("10.0.0.7"));
-
-        // The label is that of the container that asks.
-        let wants_b = joined(&vpn).with_label("hapilot.network", "b");
-        assert_eq!(
-            ask(&wants_b, &[&vpn]),
-            Err("sidecar it shares the network of container `shop` (shop01234567), and HAProxy is not on network \
-                 `b`; HAProxy is on `a`"
-                .to_owned())
-        );
-        assert_eq!(
-            ask(&joined(&vpn), &[]),
-            Err("sidecar it shares the network of container shop01234567, which is not there".to_owned())
-        );
-        let stopped = on(&[("a", "")]);
-        assert_eq!(
-            ask(&joined(&stopped), &[&stopped]),
-            Err("sidecar it shares the network of container `shop` (shop01234567), and it has no address on network \
-                 `a` yet"
-                .to_owned())
-        );
-
-        // A loop, of one and of two.
-        let itself = joined(&container("sidecar"));
-        let other =
-            Container { network_mode: NetworkMode::Container(itself.id.clone()), ..container("shop") };
-        let first = joined(&other);
-        for (container, others) in [(&itself, [&itself]), (&first, [&other])] {
-            let reason = ask(container, &others).expect_err("a loop leads nowhere");
-            assert!(
-                reason.ends_with("shares the network of container sidecar01234; only one level is followed"),
-                "{reason}"
-            );
-        }
-    }
-}
+mod tests;

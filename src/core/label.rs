@@ -61,6 +61,15 @@ pub const CHECK_STATUS: LabelDoc = LabelDoc {
               200-399.",
 };
 
+/// That HAProxy runs in the container. Read by `place`.
+pub const HAPROXY: LabelDoc = LabelDoc {
+    key: "hapilot.haproxy",
+    env: None,
+    values: "true",
+    default: "found out from the admin socket's volume, else from hapilot's own container",
+    meaning: "HAProxy runs in this container. Believed where nothing better is known.",
+};
+
 /// Which hosts lead to the container.
 pub const HOST: LabelDoc = LabelDoc {
     key: "hapilot.host",
@@ -110,7 +119,7 @@ pub const WEIGHT: LabelDoc = LabelDoc {
 /// Every label and variable that hapilot reads, by key. The README's reference
 /// is checked against it.
 pub const LABELS: &[LabelDoc] =
-    &[CHECK_INTERVAL, CHECK_PATH, CHECK_STATUS, HOST, NETWORK, PORT, SLOW_START, WEIGHT];
+    &[CHECK_INTERVAL, CHECK_PATH, CHECK_STATUS, HAPROXY, HOST, NETWORK, PORT, SLOW_START, WEIGHT];
 
 /// Unknown labels that are reported one by one.
 const UNKNOWN_LIMIT: usize = 10;

@@ -14,6 +14,7 @@ pub mod claim;
 pub mod duration;
 pub mod endpoint;
 pub mod label;
+pub mod place;
 pub mod restarts;
 
 pub mod desired;

@@ -21,12 +21,11 @@ use hyper::body::Incoming;
 
 use super::address::DockerAddress;
 use super::array::ArraySplitter;
-use super::convert::{self, Listed, Sight};
+use super::convert::{self, Listed};
 use super::error::DockerError;
 use super::networks::Networks;
 use super::transport::Transport;
 use crate::core::container::{Container, ContainerId};
-use crate::core::endpoint::Vantage;
 
 /// Running and paused containers: `{"status":["running","paused"]}`.
 const LIST: &str = "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%2C%22paused%22%5D%7D";
@@ -34,8 +33,6 @@ const LIST: &str = "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%
 const NETWORKS: &str = "/networks";
 /// How much is read of a body that is not taken apart while it arrives.
 const SMALL_BODY: usize = 1 << 20;
-/// How many containers may each share the network of the next.
-const SIGHT_HOPS: usize = 8;
 
 /// How long each kind of call may take, answer included.
 #[derive(Debug, Clone, Copy)]
@@ -170,19 +167,6 @@ impl DockerClient {
         in_time("list", self.deadlines.list, list).await
     }
 
-    /// From where the container `id` (HAProxy's own) reaches others; follows
-    /// `container:` modes.
-    pub async fn vantage_of(&self, id: &ContainerId) -> Result<Vantage, DockerError> {
-        let mut id = id.clone();
-        for _ in 0..SIGHT_HOPS {
-            match convert::sight(&self.inspect(&id).await?) {
-                Sight::From(vantage) => return Ok(vantage),
-                Sight::SameAs(other) => id = other,
-            }
-        }
-        Err(DockerError::garbage(format!("inspect of {id}"), "the network modes go round in a circle"))
-    }
-
     /// The engine's events, unread: nothing is sent before the first poll.
     pub(super) fn events(
         &self,
@@ -252,7 +236,9 @@ impl DockerClient {
         }
         let read = Limited::new(body, SMALL_BODY).collect().await.map(http_body_util::Collected::to_bytes);
         let text = read.unwrap_or_default();
-        Err(DockerError::status(what, head.status.as_u16(), &String::from_utf8_lossy(&text)))
+        let said = serde_json::from_slice::<Complaint>(&text).map(|complaint| complaint.message);
+        let said = said.unwrap_or_else(|_| String::from_utf8_lossy(&text).into_owned());
+        Err(DockerError::status(what, head.status.as_u16(), &said))
     }
 
     /// What the engine says about itself, unread.
@@ -310,6 +296,12 @@ fn read_element(element: &[u8]) -> Result<Listed, Option<ContainerId>> {
         tracing::warn!(error, "an element of Docker's list can't be read");
         serde_json::from_slice::<OnlyId>(element).ok().and_then(|element| ContainerId::new(&element.id))
     })
+}
+
+/// The body of an answer of failure.
+#[derive(serde::Deserialize)]
+struct Complaint {
+    message: String,
 }
 
 /// What `call` comes to within this time.

@@ -21,7 +21,6 @@ use crate::core::container::{
     Container, ContainerId, Driver, ENV_PREFIX, Endpoint, EngineName, Health, LABEL_PREFIX, Mount, Network,
     NetworkMode, PublishedPort, RunState, SIGTERM, STOP_TIMEOUT,
 };
-use crate::core::endpoint::Vantage;
 
 /// The longest stop timeout that is believed.
 pub(super) const LONGEST_STOP: Duration = Duration::from_secs(3600);
@@ -63,15 +62,6 @@ pub struct Listed {
     pub networks: BTreeMap<Arc<str>, Endpoint>,
     /// Labels whose key begins with `hapilot.`.
     pub labels: BTreeMap<String, String>,
-}
-
-/// From where a container looks at others, as far as its own facts say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sight {
-    /// From here.
-    From(Vantage),
-    /// From where this other container looks, whose network it shares.
-    SameAs(ContainerId),
 }
 
 /// The facts in an inspect. Which engine it came from, and what kind of networks
@@ -133,20 +123,6 @@ pub fn listed(answer: ContainerSummary) -> Result<Listed, ConvertError> {
         networks: endpoints(answer.network_settings.and_then(|s| s.networks).unwrap_or_default())?,
         labels: told_labels(answer.labels.unwrap_or_default()),
     })
-}
-
-/// From where the container (HAProxy's own) reaches others. For
-/// [`Sight::SameAs`] the caller inspects the other container and asks again.
-#[must_use]
-pub fn sight(container: &Container) -> Sight {
-    match &container.network_mode {
-        NetworkMode::Host => Sight::From(Vantage::Host),
-        NetworkMode::Container(other) => Sight::SameAs(other.clone()),
-        NetworkMode::None => Sight::From(Vantage::Networks(BTreeSet::new())),
-        NetworkMode::Networks => {
-            Sight::From(Vantage::Networks(container.networks.keys().map(Arc::clone).collect()))
-        }
-    }
 }
 
 fn identifier(text: Option<String>) -> Result<ContainerId, ConvertError> {
@@ -463,20 +439,16 @@ mod tests {
     }
 
     #[test]
-    fn network_modes_and_what_they_see() {
-        let sight_of = |mode: &str| {
-            let networks =
-                json!({"Networks": {"blue": {"IPAddress": "127.1.0.1"}, "red": {"IPAddress": ""}}});
-            let answer = json!({"Id": "a", "State": {"Running": true},
-                "HostConfig": {"NetworkMode": mode}, "NetworkSettings": networks});
-            sight(&from(answer).unwrap())
+    fn network_modes() {
+        let mode = |mode: &str| {
+            from(json!({"Id": "a", "State": {"Running": true}, "HostConfig": {"NetworkMode": mode}}))
+                .unwrap()
+                .network_mode
         };
-        let both = Sight::From(Vantage::Networks(["blue".into(), "red".into()].into()));
-        assert_eq!(sight_of("host"), Sight::From(Vantage::Host));
-        assert_eq!(sight_of("none"), Sight::From(Vantage::Networks(BTreeSet::new())));
-        assert_eq!(sight_of("container:b"), Sight::SameAs(ContainerId::new("b").unwrap()));
-        assert_eq!(sight_of("default"), both);
-        assert_eq!(sight_of("my_network"), both);
+        assert_eq!(mode("host"), NetworkMode::Host);
+        assert_eq!(mode("none"), NetworkMode::None);
+        assert_eq!(mode("container:b"), NetworkMode::Container(ContainerId::new("b").unwrap()));
+        assert_eq!([mode("default"), mode("my_network")], [NetworkMode::Networks, NetworkMode::Networks]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ fn health() -> Health {
         docker: Docker { connected: true, engine_version: Some("27.1.2".into()), error: None },
         haproxy: Haproxy {
             connected: true,
+            place: None,
             version: Some("3.0.11".into()),
             pid: Some(123),
             uptime_seconds: Some(11_000),

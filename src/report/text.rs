@@ -153,6 +153,9 @@ fn notes(f: &mut Formatter<'_>, title: &str, notes: &[Note]) -> fmt::Result {
 impl Display for Status {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.health)?;
+        if let Some(place) = &self.health.haproxy.place {
+            writeln!(f, "  {}", Printable(place))?;
+        }
         if !self.health.stale.is_empty()
             && let Some(age) = self.health.as_of_age_seconds
         {

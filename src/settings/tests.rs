@@ -26,7 +26,7 @@ fn nothing_given_means_the_defaults() {
         Settings {
             docker: DockerEngine::Unix("/var/run/docker.sock".into()),
             haproxy: HaproxyMode::Spawn { program: "haproxy".into() },
-            haproxy_container: None,
+            haproxy_container: HaproxyContainer::Detect,
             http: "0.0.0.0:80".parse().unwrap(),
             dir: dir("/run/hapilot").unwrap(),
             admin: None,

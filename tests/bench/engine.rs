@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -27,12 +27,15 @@ use serde_json::{Value, json};
 
 #[path = "../support/engine.rs"]
 mod engine;
+#[path = "../support/engine_api.rs"]
+mod engine_api;
+
+use engine_api::{ENGINE, address, call, inspect, remove, start};
 
 use engine::{SAMPLE, Share, eventually, free_port, get, haproxy_pid, kill, not_served, served};
 
 /// Containers measured in each case.
 const SAMPLES: usize = 30;
-const ENGINE: &str = "/var/run/docker.sock";
 /// A container that isn't reached by then makes the benchmark fail.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -97,8 +100,7 @@ impl Bench {
             "Env": [format!("VIRTUAL_HOST={host}"), "VIRTUAL_PORT=8000"],
             "Labels": { mark: share },
         });
-        let created = call("POST", &format!("/containers/create?name={name}"), &body);
-        created["Id"].as_str().unwrap_or_else(|| panic!("{created}")).to_owned()
+        engine_api::create(&name, &body)
     }
 
     /// Without anything between.
@@ -205,42 +207,6 @@ fn first_200(address: SocketAddr, host: &str, wanted: &str, since: Instant) -> f
 }
 
 // ---- the engine ----
-
-/// An answer of the engine; anything but success ends the benchmark.
-fn call(method: &str, path: &str, body: &Value) -> Value {
-    let body = if body.is_null() { String::new() } else { body.to_string() };
-    let mut stream = UnixStream::connect(ENGINE).unwrap();
-    let length = body.len();
-    let head = format!(
-        "{method} {path} HTTP/1.0\r\nHost: docker\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-    );
-    stream.write_all((head + &body).as_bytes()).unwrap();
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).unwrap();
-    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
-    assert!(head.get(9..10) == Some("2"), "{method} {path}: {reply}");
-    serde_json::from_str(body).unwrap_or(Value::Null)
-}
-
-/// Starts a container; returns when the call returned.
-fn start(id: &str) -> Instant {
-    call("POST", &format!("/containers/{id}/start"), &Value::Null);
-    Instant::now()
-}
-
-fn inspect(id: &str) -> Value {
-    call("GET", &format!("/containers/{id}/json"), &Value::Null)
-}
-
-fn remove(id: &str) {
-    call("DELETE", &format!("/containers/{id}?force=1"), &Value::Null);
-}
-
-/// Where a sample service on the default bridge listens.
-fn address(inspected: &Value) -> SocketAddr {
-    let ip = inspected["NetworkSettings"]["IPAddress"].as_str().unwrap();
-    SocketAddr::new(ip.parse().unwrap(), 8000)
-}
 
 /// When the start event of each container arrived.
 struct Events(Arc<Mutex<HashMap<String, Instant>>>);

@@ -254,6 +254,7 @@ fn status() -> Status {
             docker: Docker { connected: true, ..Docker::default() },
             haproxy: Haproxy {
                 connected: true,
+                place: None,
                 version: Some("3.0.11".into()),
                 pid: Some(123),
                 uptime_seconds: Some(60),

@@ -802,18 +802,3 @@ async fn errors_of_connecting_say_what_to_do() {
     assert!(matches!(closed, DockerError::Unreachable { .. }), "{closed}");
     assert!(closed.to_string().contains(&port.to_string()) && closed.is_retryable(), "{closed}");
 }
-
-#[tokio::test]
-async fn a_vantage_is_followed_through_shared_networks() {
-    let (docker, _dir) = engine();
-    let owner = docker.add(web("owner").network("blue", "127.2.0.1"));
-    let sharer = docker.add(FakeContainer::new("sharer").network_mode(&format!("container:{owner}")));
-    let circle = docker.add(FakeContainer::new("circle").id("circle").network_mode("container:circle"));
-    let (client, _) = DockerClient::connect(&address(&docker), Deadlines::default(), 1).await.unwrap();
-    let of = async |id: &str| client.vantage_of(&ContainerId::new(id).unwrap()).await;
-    let wanted = hapilot::core::endpoint::Vantage::Networks(["blue".into(), "bridge".into()].into());
-    assert_eq!(of(&owner).await.unwrap(), wanted);
-    assert_eq!(of(&sharer).await.unwrap(), wanted);
-    assert!(of(&circle).await.unwrap_err().to_string().contains("circle"));
-    assert!(of("missing").await.unwrap_err().is_not_found());
-}

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hapilot::core::claim::{HOSTS_LIMIT, Rejection, claims, id_of_server, printable, server_name};
-use hapilot::core::container::{Container, ContainerId, Endpoint, NetworkMode};
-use hapilot::core::endpoint::{Vantage, address};
+use hapilot::core::container::{Container, ContainerId, Endpoint, EngineName, NetworkMode, PublishedPort};
+use hapilot::core::endpoint::{Reach, Vantage, View, reach};
 use hapilot::core::label::LABELS;
 use hapilot::core::name::{BackendKey, BackendName, Host, MapWord, ServerName};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -129,8 +129,13 @@ fn container() -> impl Strategy<Value = Container> {
     );
     let env = btree_map(key(vec!["VIRTUAL_HOST", "VIRTUAL_PORT", "VIRTUAL_PATH"], "VIRTUAL_"), text(), 0..5);
     let networks = btree_map(network(), endpoint(), 0..4);
-    (identifier(), text(), mode(), networks, vec(any::<u16>(), 0..3), labels, env).prop_map(
-        |(id, name, network_mode, networks, exposed_ports, labels, env)| Container {
+    let address = prop_oneof![any::<IpAddr>(), Just(Ipv4Addr::UNSPECIFIED.into())];
+    let published = (1..4_u16, address, 1..=u16::MAX)
+        .prop_map(|(container_port, host, host_port)| PublishedPort { container_port, host, host_port });
+    let ports = (vec(any::<u16>(), 0..3), vec(published, 0..4));
+    (identifier(), text(), mode(), networks, ports, labels, env).prop_map(
+        |(id, name, network_mode, networks, (exposed_ports, published), labels, env)| Container {
+            published: published.into(),
             network_mode,
             networks: networks.into_iter().map(|(name, endpoint)| (name.into(), endpoint)).collect(),
             exposed_ports,
@@ -143,9 +148,12 @@ fn container() -> impl Strategy<Value = Container> {
 
 fn vantage() -> impl Strategy<Value = Vantage> {
     prop_oneof![
-        Just(Vantage::Host),
-        btree_set(network(), 0..4)
-            .prop_map(|names| Vantage::Networks(names.into_iter().map(Into::into).collect())),
+        Just(Vantage::host()),
+        btree_set(network(), 0..4).prop_map(|names| Vantage::Container {
+            engine: EngineName::default(),
+            networks: names.into_iter().map(|name| (name.into(), None)).collect(),
+        }),
+        text().prop_map(|why| Vantage::Unknown(why.into())),
     ]
 }
 
@@ -220,19 +228,37 @@ proptest! {
     #[test]
     fn any_network_gives_a_usable_address_or_a_printable_rejection(
         container in container(), other in option::of(container()), vantage in vantage(), prefer_ipv6: bool,
+        ports in btree_set(1..4_u16, 1..3), advertised in option::of(any::<IpAddr>()),
     ) {
-        match address(&container, &vantage, prefer_ipv6, |_| other.as_ref()) {
-            Ok(address) => {
+        let view = View { vantage: &vantage, advertised: &|_| advertised, prefer_ipv6 };
+        let ports = ports.into_iter().collect();
+        match reach(&container, &ports, view, |_| other.as_ref()) {
+            Ok(reach) => {
                 let owners = [Some(&container), other.as_ref()];
-                let has = |owner: &Container| owner.networks.values().any(|endpoint| {
-                    endpoint.ipv4.map(IpAddr::V4) == Some(address) || endpoint.ipv6.map(IpAddr::V6) == Some(address)
-                });
-                let own = owners.into_iter().flatten().any(has);
-                let hosts = vantage == Vantage::Host && address == IpAddr::from(Ipv4Addr::LOCALHOST);
-                prop_assert!(own || hosts, "{address} is nobody's");
-                let seen = address.to_canonical();
-                prop_assert!(!seen.is_unspecified() && !seen.is_multicast(), "{address}");
-                prop_assert_ne!(seen, IpAddr::from(Ipv4Addr::BROADCAST));
+                let all = || owners.into_iter().flatten();
+                for port in ports {
+                    let Some(at) = reach.at(port) else { continue };
+                    let (address, seen) = (at.ip(), at.ip().to_canonical());
+                    let has = |owner: &Container| match &reach {
+                        Reach::Own(_) => owner.networks.values().any(|e| {
+                            [e.ipv4.map(IpAddr::V4), e.ipv6.map(IpAddr::V6)].contains(&Some(address))
+                        }),
+                        Reach::Host(_) => owner.network_mode == NetworkMode::Host,
+                        Reach::Published(_) => owner
+                            .published
+                            .iter()
+                            .any(|p| p.container_port == port && p.host_port == at.port()),
+                    };
+                    prop_assert!(all().any(has), "{reach:?} is nobody's");
+                    if !matches!(reach, Reach::Own(_)) {
+                        let told = Some(address) == advertised
+                            || address == IpAddr::from(Ipv4Addr::LOCALHOST)
+                            || all().any(|owner| owner.published.iter().any(|p| p.host == address));
+                        prop_assert!(told, "{address} is nobody's");
+                    }
+                    prop_assert!(Some(address) == advertised || !seen.is_unspecified() && !seen.is_multicast());
+                    prop_assert!(Some(address) == advertised || seen != IpAddr::from(Ipv4Addr::BROADCAST));
+                }
             }
             Err(rejection) => check_rejection(&rejection)?,
         }

@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("shutdown", &[]),
     ("backoff", &[]),
+    ("whereabouts", &[]),
     ("runtime_api", &["core"]),
     ("docker", &["core", "backoff"]),
     ("haproxy_config", &["core"]),

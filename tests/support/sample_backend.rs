@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `/slow?ms=N` | 200 after N milliseconds |
 //! | `/stream` | 200, one line per second until either side closes |
+//! | any with `Upgrade: echo` | 101, then every byte comes back until the client closes |
 //! | `/health` | 200; 503 after `POST /health/fail`, 200 again after `POST /health/pass` |
 //! | anything else | 200 at once |
 //!
@@ -17,12 +18,13 @@
 //! | `PORT` | only the port |
 //! | `NAME` | the name of the service (default `sample`) |
 //! | `STARTUP_MS` | so long after the start nothing listens yet |
-//! | `ON_TERM` | at SIGTERM: `graceful` (default) finishes the requests in flight, `exit` cuts them |
+//! | `ON_TERM` | at SIGTERM: `graceful` (default) finishes the requests in flight, `exit` cuts them, `ignore` goes on |
 
 #![expect(clippy::print_stderr, reason = "a program for tests: this is its log")]
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,16 +34,29 @@ use futures_util::stream;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// After SIGTERM, for the first request of a connection that was just made.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// What SIGTERM does.
+#[derive(Clone, Copy, PartialEq)]
+enum OnTerm {
+    Finish,
+    Exit,
+    Ignore,
+}
 
 /// What the server says of itself, and whether it claims to be well.
 struct Backend {
@@ -64,7 +79,12 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Box<dyn Error>> {
     let listen = listen_address()?;
     let startup = Duration::from_millis(env("STARTUP_MS").map_or(Ok(0), |text| text.parse())?);
-    let graceful_end = env("ON_TERM").is_none_or(|wish| wish != "exit");
+    let on_term = match env("ON_TERM").as_deref() {
+        None | Some("graceful") => OnTerm::Finish,
+        Some("exit") => OnTerm::Exit,
+        Some("ignore") => OnTerm::Ignore,
+        Some(other) => return Err(format!("ON_TERM is graceful, exit or ignore, not {other}").into()),
+    };
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
     let backend = Arc::new(Backend {
         hostname: HeaderValue::from_str(hostname.trim())?,
@@ -73,49 +93,85 @@ async fn run() -> Result<(), Box<dyn Error>> {
     });
     // Before anything else: as a container's first process it would ignore SIGTERM.
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut told_to_end = async || {
+        loop {
+            terminate.recv().await;
+            if on_term != OnTerm::Ignore {
+                return;
+            }
+        }
+    };
     tokio::select! {
         () = tokio::time::sleep(startup) => {}
-        _ = terminate.recv() => return Ok(()),
+        () = told_to_end() => return Ok(()),
     }
 
     let listener =
         TcpListener::bind(&listen).await.map_err(|error| format!("can't listen on {listen}: {error}"))?;
     eprintln!("sample-backend: {} listens on {}", backend.name, listen);
 
-    let graceful = GracefulShutdown::new();
+    let (ends, connections) = (CancellationToken::new(), TaskTracker::new());
     loop {
-        let stream = tokio::select! {
+        tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok((stream, _)) => drop(connections.spawn(serve(stream, Arc::clone(&backend), ends.clone()))),
                 Err(error) => {
                     // Out of file descriptors, say: it passes.
                     eprintln!("sample-backend: accept: {error}");
                     tokio::time::sleep(Duration::from_millis(10)).await;
-                    continue;
                 }
             },
-            _ = terminate.recv() => break,
-        };
-        let backend = Arc::clone(&backend);
-        let service = service_fn(move |request| {
-            let backend = Arc::clone(&backend);
-            async move { Ok::<_, Infallible>(answer(&backend, &request).await) }
-        });
-        let connection =
-            http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
-        let watched = graceful.watch(connection);
-        // A connection that breaks is the client's affair.
-        tokio::spawn(async move { drop(watched.await) });
+            () = told_to_end() => break,
+        }
     }
 
-    drop(listener);
-    if graceful_end {
-        graceful.shutdown().await;
+    if on_term == OnTerm::Finish {
+        // Whom the kernel has let in already is served, too.
+        let listener = listener.into_std()?;
+        while let Ok((stream, _)) = listener.accept() {
+            stream.set_nonblocking(true)?;
+            let stream = TcpStream::from_std(stream)?;
+            connections.spawn(serve(stream, Arc::clone(&backend), ends.clone()));
+        }
+        drop(listener);
+        ends.cancel();
+        connections.close();
+        connections.wait().await;
     }
     Ok(())
 }
 
-async fn answer(backend: &Backend, request: &Request<Incoming>) -> Response<Body> {
+/// One connection, until the client closes it or, when all `ends`, its request is answered.
+async fn serve(stream: TcpStream, backend: Arc<Backend>, ends: CancellationToken) {
+    let begun = CancellationToken::new();
+    let begins = begun.clone();
+    let service = service_fn(move |mut request| {
+        begins.cancel();
+        let backend = Arc::clone(&backend);
+        async move { Ok::<_, Infallible>(answer(&backend, &mut request).await) }
+    });
+    let connection =
+        http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection.with_upgrades());
+    // A connection that breaks is the client's affair.
+    tokio::select! {
+        _ = &mut connection => return,
+        () = ends.cancelled() => {}
+    }
+    // Whoever was let in a moment ago may still ask, once. (hyper would close; Go's server waits, too.)
+    tokio::select! {
+        _ = &mut connection => return,
+        () = begun.cancelled() => {}
+        () = tokio::time::sleep(FIRST_REQUEST) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
+}
+
+async fn answer(backend: &Backend, request: &mut Request<Incoming>) -> Response<Body> {
+    if request.headers().get(UPGRADE).is_some_and(|wish| wish == "echo") {
+        return switch_to_echo(backend, request);
+    }
     let mut status = StatusCode::OK;
     let mut body = None;
     match (request.method(), request.uri().path()) {
@@ -137,6 +193,28 @@ async fn answer(backend: &Backend, request: &Request<Incoming>) -> Response<Body
     response
 }
 
+/// Answers that from now on every byte comes back.
+fn switch_to_echo(backend: &Backend, request: &mut Request<Incoming>) -> Response<Body> {
+    let upgraded = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgraded.await else { return };
+        let mut stream = TokioIo::new(upgraded);
+        let mut buffer = [0; 1024];
+        while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+            if stream.write_all(&buffer[..read]).await.is_err() || stream.flush().await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut response = Response::new(Full::default().boxed_unsync());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert("x-backend", backend.hostname.clone());
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("echo"));
+    response
+}
+
 fn describe(backend: &Backend, request: &Request<Incoming>) -> String {
     let host = request.headers().get(HOST).map_or(b"" as &[u8], HeaderValue::as_bytes);
     format!(
@@ -150,8 +228,9 @@ fn describe(backend: &Backend, request: &Request<Incoming>) -> String {
 }
 
 fn slow_for(query: Option<&str>) -> Duration {
-    let milliseconds = query.and_then(|query| query.strip_prefix("ms=")?.parse().ok()).unwrap_or(1000);
-    Duration::from_millis(milliseconds)
+    let mut parts = query.unwrap_or_default().split('&');
+    let milliseconds = parts.find_map(|part| part.strip_prefix("ms=")?.parse().ok());
+    Duration::from_millis(milliseconds.unwrap_or(1000))
 }
 
 /// A line per second, until the client is gone.

@@ -5,7 +5,6 @@
 //! what became of other hosts.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use super::kept::keep_names;
 use super::{Desired, Tenant};
@@ -95,7 +94,7 @@ impl Desired {
     /// so it decides only where there is no other.
     fn decide(&mut self, host: &Host) {
         let age = |(id, tenant): &(&ContainerId, &Tenant)| {
-            (tenant.address.is_none(), tenant.container.started_at.unwrap_or(i64::MAX), (*id).clone())
+            (tenant.reach.is_none(), tenant.container.started_at.unwrap_or(i64::MAX), (*id).clone())
         };
         let decided = self.claimants_of(host).min_by_key(age);
         let decided = decided.map(|(id, tenant)| (id.clone(), tenant.claims.policy.clone()));
@@ -123,9 +122,11 @@ impl Desired {
     fn wanted(&self, host: &Host) -> Wanted {
         let mut wanted = Wanted::default();
         for (_, tenant) in self.claimants_of(host) {
-            let Some(address) = tenant.address else { continue };
             let Some(claim) = tenant.claims.claims.iter().find(|claim| claim.host == *host) else { continue };
-            if self.usurper(tenant).is_some() {
+            let Some(address) = tenant.reach.as_ref().and_then(|reach| reach.at(claim.port)) else {
+                continue;
+            };
+            if self.is_usurped(tenant) {
                 continue;
             }
             let admin = match tenant.container.run {
@@ -143,7 +144,6 @@ impl Desired {
                 inter_ms: tenant.claims.inter_ms,
                 slow_start_ms: tenant.claims.slow_start_ms,
             };
-            let address = SocketAddr::new(address, claim.port);
             wanted
                 .servers
                 .push((tenant.server.clone(), Server { address, admin, weight: claim.weight, making }));

@@ -2,12 +2,13 @@
 //!
 //! What lives here: under which names servers stay, and which servers belong to
 //! containers that nothing is known of. A hapilot that has just
-//! started may find an engine that lists a container and can't tell about it:
-//! what an earlier hapilot made for it stays until the engine can. What it must
+//! started may find an engine that lists a container and can't tell about it, or
+//! one of several engines that does not answer at all: what an earlier hapilot
+//! made for its containers stays until the engine can tell. What it must
 //! not know: the facts of any container.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use crate::core::claim;
 use crate::core::container::ContainerId;
@@ -19,28 +20,84 @@ use crate::core::state::{Backend, Map, Observed, Server};
 /// of their backend.
 pub(super) type Kept = BTreeMap<Host, (ClassName, Vec<(ServerName, Server)>)>;
 
+/// Containers that run, or may run, and of which nothing was ever known.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    these: BTreeSet<ContainerId>,
+    /// An engine has not told yet what it has: anybody may run there …
+    anybody: bool,
+    /// … but these, which ended before everybody's eyes.
+    ended: BTreeSet<ContainerId>,
+}
+
+impl Unread {
+    /// Takes all that can't be read. True if that changes something.
+    pub(super) fn replace(&mut self, these: BTreeSet<ContainerId>) -> bool {
+        let changed = these != self.these;
+        self.these = these;
+        changed
+    }
+
+    /// A container could be read.
+    pub(super) fn read(&mut self, id: &ContainerId) -> bool {
+        self.ended.remove(id);
+        self.these.remove(id)
+    }
+
+    /// True if it may have run for any time already.
+    pub(super) fn may_run(&self, id: &ContainerId) -> bool {
+        self.anybody || self.these.contains(id)
+    }
+
+    /// A container is gone.
+    pub(super) fn gone(&mut self, id: &ContainerId) -> bool {
+        if self.anybody {
+            self.ended.insert(id.clone());
+        }
+        self.these.remove(id)
+    }
+
+    /// From now on anybody may run, or nobody else.
+    pub(super) fn set_anybody(&mut self, anybody: bool) -> bool {
+        self.ended.clear();
+        std::mem::replace(&mut self.anybody, anybody) != anybody
+    }
+
+    /// True as long as anybody may run.
+    pub(super) fn anybody(&self) -> bool {
+        self.anybody
+    }
+}
+
 /// The servers of `unread` containers that visitors reach: those in the backend
 /// of the host that leads there. One whose address is `held` by a container that
-/// is known isn't kept: its own container must have another by now.
+/// is known isn't kept: its own container must have another by now. `known` tells
+/// a container that is known by its short identifier.
 pub(super) fn kept(
     observed: &Observed,
     slots: &Slots,
-    unread: &BTreeSet<ContainerId>,
-    held: impl Fn(IpAddr) -> bool,
+    unread: &Unread,
+    known: impl Fn(&str) -> bool,
+    held: impl Fn(SocketAddr) -> bool,
 ) -> Kept {
     let mut kept = Kept::new();
-    if unread.is_empty() {
+    if unread.these.is_empty() && !unread.anybody {
         return kept;
     }
-    let named: Vec<ServerName> = unread.iter().map(|id| ServerName::labelled("x", id.short())).collect();
-    let ids: BTreeSet<&str> = named.iter().filter_map(claim::id_of_server).collect();
+    let named = |ids: &BTreeSet<ContainerId>| -> Vec<ServerName> {
+        ids.iter().map(|id| ServerName::labelled("x", id.short())).collect()
+    };
+    let (these, ended) = (named(&unread.these), named(&unread.ended));
+    let [these, ended] = [&these, &ended]
+        .map(|names| names.iter().filter_map(claim::id_of_server).collect::<BTreeSet<&str>>());
+    let is_theirs = |id: &str| these.contains(id) || (unread.anybody && !known(id) && !ended.contains(id));
     for (host, backend) in observed.state.maps.get(&Map::Hosts).into_iter().flatten() {
         let Some(key) = key(host.as_str(), backend.as_str()) else { continue };
         let Some(home) = slots.held(&key).filter(|home| home.as_str() == backend.as_str()) else { continue };
         let servers = observed.state.backends.get(&home).into_iter().flat_map(|backend| &backend.servers);
         let theirs: Vec<_> = servers
             .filter(|(name, server)| {
-                claim::id_of_server(name).is_some_and(|id| ids.contains(id)) && !held(server.address.ip())
+                claim::id_of_server(name).is_some_and(is_theirs) && !held(server.address)
             })
             .map(|(name, server)| (name.clone(), server.clone()))
             .collect();

@@ -460,7 +460,14 @@ impl Swarm {
         if self.told.as_ref() == Some(&error) {
             return Ok(());
         }
-        tracing::warn!(engine = %self.config.address, error, "the swarm can't be read; tasks on other nodes stay as they were");
+        // Once: without a quorum a manager answers now this, now that, or nothing.
+        if self.told.is_none() {
+            tracing::warn!(
+                engine = %self.config.address,
+                error,
+                "the swarm can't be read; tasks on other nodes stay as they were"
+            );
+        }
         self.told = Some(error.clone());
         self.tell(Change::Swarm { error: Some(error) }).await
     }

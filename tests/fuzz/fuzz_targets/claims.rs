@@ -4,7 +4,7 @@
 
 use hapilot::core::claim::{HOSTS_LIMIT, Rejection, claims, id_of_server, server_name};
 use hapilot::core::container::{Container, ContainerId, NetworkMode};
-use hapilot::core::endpoint::{Vantage, address};
+use hapilot::core::endpoint::{Vantage, View, reach};
 use hapilot::core::name::{BackendName, Host, MapWord, ServerName};
 use libfuzzer_sys::fuzz_target;
 
@@ -63,10 +63,11 @@ fuzz_target!(|data: &[u8]| {
     }
     got.rejections.iter().for_each(check);
 
-    let shared = container.networks.keys().cloned().collect();
-    for vantage in [Vantage::Host, Vantage::Networks(shared), Vantage::Networks(["other".into()].into())] {
+    let ports = got.claims.iter().map(|claim| claim.port).collect();
+    for vantage in [Vantage::host(), Vantage::of(&container), Vantage::Unknown("".into())] {
         for prefer_ipv6 in [false, true] {
-            if let Err(rejection) = address(&container, &vantage, prefer_ipv6, |_| Some(&container)) {
+            let view = View { vantage: &vantage, advertised: &|_| None, prefer_ipv6 };
+            if let Err(rejection) = reach(&container, &ports, view, |_| Some(&container)) {
                 check(&rejection);
             }
         }
