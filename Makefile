@@ -2,7 +2,7 @@
 
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
-.PHONY: help build setup demo demo-down test bench bench-continuity fmt lint audit
+.PHONY: help build setup demo demo-down test simulate bench bench-continuity fmt lint audit
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -26,6 +26,9 @@ setup: build ## what the tests need: tools, HAProxy 2.6 to 3.4, a Docker engine,
 test: setup ## all tests
 	cargo nextest run --locked --all-targets --no-fail-fast --retries 0
 	cargo test --doc --locked
+
+simulate: ## random histories against the model of HAProxy, SEEDS=500 of each version
+	HAPILOT_SIM_SEEDS=$(or $(SEEDS),500) cargo nextest run --locked --no-fail-fast --test simulation
 
 bench: build ## the benchmarks, with real HAProxy
 	tests/setup/haproxy.sh

@@ -14,6 +14,7 @@ use tracing::info;
 
 use crate::admin::listen::{ListenError, Listeners};
 use crate::admin::{AdminHandle, Ask, serve};
+use crate::backoff::Jitter;
 use crate::controller::{Config, Controller, Inputs};
 use crate::core::command::Check;
 use crate::core::desired::{Clues, Desired, HaproxyPlace, Link};
@@ -122,7 +123,8 @@ async fn drive(
     };
     let controller_config = Config {
         mode: if keeper.is_some() { Mode::Spawn } else { Mode::Attach },
-        runtime_api,
+        runtime_api: Arc::new(runtime_api),
+        jitter: Jitter::default(),
         rules,
         config,
         dir: PathBuf::from(settings.dir.as_str()),

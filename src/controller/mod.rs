@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
 use crate::admin::Ask;
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Jitter};
 use crate::core::command::{Capabilities, Version};
 use crate::core::desired::Desired;
 use crate::core::name::BackendName;
@@ -31,7 +31,7 @@ use crate::haproxy_process::{ConfigQuestion, ProcessNews};
 use crate::metrics::{ErrorKind, Metrics};
 use crate::reconcile::{Link, News, Reconcile, Rules, TurnError};
 use crate::report::Mode;
-use crate::runtime_api::{Client, RuntimeApiAddress, Timeouts};
+use crate::runtime_api::Connect;
 
 mod answer;
 mod connection;
@@ -74,7 +74,9 @@ pub struct Config {
     /// Spawn or attach, for the report.
     pub mode: Mode,
     /// HAProxy's Runtime API.
-    pub runtime_api: RuntimeApiAddress,
+    pub runtime_api: Arc<dyn Connect>,
+    /// By how much each pause differs from its nominal length.
+    pub jitter: Jitter,
     /// How turns are taken.
     pub rules: Rules,
     /// How the start-up configuration is rendered.
@@ -168,6 +170,8 @@ impl Controller {
         // not known, the pool serves: that works with every version.
         let capabilities = config.version.and_then(Capabilities::of).unwrap_or(Capabilities::LEAST);
         reconcile.suppose(&Observed { pool: pool.clone(), ..Observed::default() }, capabilities);
+        let mut jitter = config.jitter.clone();
+        let mut pauses = |(floor, ceiling)| Backoff::with_jitter(floor, ceiling, jitter.split());
         let mut files = Files::new(config.dir.clone(), config.config.clone(), config.checker.clone());
         if config.mode == Mode::Attach {
             // Nobody asks for it there: HAProxy waits for the file.
@@ -193,10 +197,10 @@ impl Controller {
             unwritten: None,
             waiting: 0,
             due: Due { connect: now, turn: None, resync: now + config.resync, heartbeat: now + HEARTBEAT },
-            connecting: Backoff::new(CONNECT_PAUSE.0, CONNECT_PAUSE.1),
-            refused: Backoff::new(REFUSED_PAUSE.0, REFUSED_PAUSE.1),
-            deleting: Backoff::new(DELETION_PAUSE.0, DELETION_PAUSE.1),
-            hoping: Backoff::new(HOPING_PAUSE.0, HOPING_PAUSE.1),
+            connecting: pauses(CONNECT_PAUSE),
+            refused: pauses(REFUSED_PAUSE),
+            deleting: pauses(DELETION_PAUSE),
+            hoping: pauses(HOPING_PAUSE),
             link: None,
             attempt: None,
             connected_at: now,
@@ -215,19 +219,12 @@ impl Controller {
                 self.answer(ask, &mut inputs).await;
             }
             let next = self.next_due();
+            // In a fixed order, so that the same news at the same moments always lead
+            // to the same turns (`tests/sim`). What comes rarely stands before what
+            // may come in floods, and what is due is done between any two of them.
             tokio::select! {
+                biased;
                 () = inputs.stop.cancelled() => break,
-                change = inputs.docker.recv() => match change {
-                    Some(change) => {
-                        self.take_change(change);
-                        while let Ok(change) = inputs.docker.try_recv() {
-                            self.take_change(change);
-                        }
-                    }
-                    // The watcher ends only with us.
-                    None => break,
-                },
-                Some(ask) = inputs.asks.recv() => self.answer(ask, &mut inputs).await,
                 Some(news) = inputs.process.recv() => self.take_process(news),
                 Some(question) = inputs.configs.recv() => self.files.ask(question),
                 () = inputs.resync.notified() => {
@@ -236,6 +233,21 @@ impl Controller {
                 }
                 result = attempted(&mut self.attempt) => self.connected(result),
                 () = closed(self.link.as_mut()) => self.lost("HAProxy closed the connection"),
+                change = inputs.docker.recv() => match change {
+                    Some(change) => {
+                        self.take_change(change);
+                        while let Ok(change) = inputs.docker.try_recv() {
+                            self.take_change(change);
+                        }
+                        // A flood of news must not keep a question from its answer.
+                        if let Ok(ask) = inputs.asks.try_recv() {
+                            self.answer(ask, &mut inputs).await;
+                        }
+                    }
+                    // The watcher ends only with us.
+                    None => break,
+                },
+                Some(ask) = inputs.asks.recv() => self.answer(ask, &mut inputs).await,
                 () = sleep_until(next) => {}
             }
         }
@@ -272,9 +284,7 @@ impl Controller {
             }
             self.write_files(now).await;
             if self.attempt.is_none() && self.running && now >= self.due.connect {
-                let address = self.config.runtime_api.clone();
-                let attempt = async move { Client::connect(&address, Timeouts::default()).await };
-                self.attempt = Some(AbortOnDropHandle::new(tokio::spawn(attempt)));
+                self.attempt = Some(AbortOnDropHandle::new(tokio::spawn(self.config.runtime_api.connect())));
             }
         }
         if self.link.is_some() {
