@@ -36,12 +36,14 @@ use crate::runtime_api::Connect;
 mod answer;
 mod connection;
 mod containers;
+mod down;
 mod due;
 mod files;
 mod meanwhile;
 mod told;
 
 use connection::{Attempt, attempted, closed};
+use down::DownFile;
 use due::{Arrival, Due};
 use files::{Files, pool};
 use meanwhile::Meanwhile;
@@ -126,6 +128,7 @@ pub struct Controller {
     /// How many connections in a row ended soon after they stood.
     short_lived: u32,
     files: Files,
+    down: DownFile,
     /// Questions that wait for the end of a call to HAProxy.
     asked: VecDeque<Ask>,
     told: Told,
@@ -179,6 +182,7 @@ impl Controller {
         }
         Self {
             files,
+            down: DownFile::new(&config.dir),
             asked: VecDeque::new(),
             told: Told::default(),
             restarts: Restarts::default(),
@@ -250,6 +254,10 @@ impl Controller {
                 Some(ask) = inputs.asks.recv() => self.answer(ask, &mut inputs).await,
                 () = sleep_until(next) => {}
             }
+        }
+        if self.config.mode == Mode::Spawn {
+            // It is about to end: its partner takes over before visitors notice.
+            self.down.write(true);
         }
         // An open session would count as a request in flight.
         self.link = None;

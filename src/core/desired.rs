@@ -131,8 +131,6 @@ pub struct Desired {
     unread: Unread,
     /// Their servers, which stay as they are.
     kept: Kept,
-    /// A first list has been taken: who comes now was not there before.
-    met: bool,
 }
 
 impl Desired {
@@ -161,7 +159,6 @@ impl Desired {
             touched: BTreeSet::new(),
             unread: Unread::default(),
             kept: Kept::new(),
-            met: false,
         };
         desired.look_around();
         desired
@@ -184,7 +181,6 @@ impl Desired {
         for container in containers {
             self.set(container);
         }
-        self.met = true;
         let unknown = |id: &&ContainerId| !self.tenants.contains_key(*id);
         let unread: BTreeSet<ContainerId> = unreadable.iter().filter(unknown).cloned().collect();
         self.all_dirty |= self.unread.replace(unread);
@@ -227,7 +223,7 @@ impl Desired {
     /// got another address, listens already.
     fn is_young(&self, container: &Container) -> bool {
         match self.tenants.get(&container.id) {
-            None => self.met && !self.unread.may_run(&container.id),
+            None => !self.unread.may_run(&container.id),
             Some(before) if before.container.started_at != container.started_at => true,
             Some(before) => {
                 before.young

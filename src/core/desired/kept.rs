@@ -24,6 +24,8 @@ pub(super) type Kept = BTreeMap<Host, (ClassName, Vec<(ServerName, Server)>)>;
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     these: BTreeSet<ContainerId>,
+    /// A first list has been taken: who is not in it and comes later, begins then.
+    listed: bool,
     /// An engine has not told yet what it has: anybody may run there …
     anybody: bool,
     /// … but these, which ended before everybody's eyes.
@@ -35,6 +37,7 @@ impl Unread {
     pub(super) fn replace(&mut self, these: BTreeSet<ContainerId>) -> bool {
         let changed = these != self.these;
         self.these = these;
+        self.listed = true;
         changed
     }
 
@@ -46,7 +49,7 @@ impl Unread {
 
     /// True if it may have run for any time already.
     pub(super) fn may_run(&self, id: &ContainerId) -> bool {
-        self.anybody || self.these.contains(id)
+        !self.listed || self.anybody || self.these.contains(id)
     }
 
     /// A container is gone.

@@ -31,6 +31,7 @@
 //! | disk full: log | `d/machine::a_full_log` |
 //! | pool exhausted | `d/socket::a_full_pool`, `d/socket::a_larger_pool` |
 //! | a container's inspect fails, and it dies meanwhile | `d/docker::an_inspect_that_fails_concerns_one_container`, `d/docker::an_unread_container_dies` |
+//! | a swarm without a quorum | `d/swarm::no_quorum`; `flow/swarm::without_a_quorum_what_is_known_stays_and_this_node_goes_on` |
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -68,6 +69,7 @@ mod life;
 mod machine;
 mod plans;
 mod socket;
+mod swarm;
 
 /// An attached hapilot with a host `stays.example` that must be served throughout.
 fn with_one_served(scene: &Scene, version: &str, more: &[&str], test: impl FnOnce(&mut Hapilot, &Haproxy)) {
