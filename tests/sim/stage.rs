@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use hapilot::core::command::Capabilities;
 use hapilot::core::name::{BackendName, MapWord, ServerName};
 use hapilot::core::state;
-use hapilot::docker::News;
+use hapilot::docker::EngineNews;
 use hapilot::haproxy_config::QUARANTINE;
 use hapilot::runtime_api::{Client, ClientError, Connect, RuntimeApiAddress, Timeouts};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream};
@@ -83,7 +83,7 @@ pub struct Stage {
     /// The task to end when hapilot is killed.
     pub hapilot: Option<AbortHandle>,
     /// The news of this hapilot's life: the channel, and what was known after each.
-    news: Option<(mpsc::Sender<News>, Vec<Arc<Facts>>)>,
+    news: Option<(mpsc::Sender<EngineNews>, Vec<Arc<Facts>>)>,
     /// Hands changed something since the last settling: commands may then be odd.
     pub tampered: bool,
     /// What they did was not read since.
@@ -314,7 +314,7 @@ impl Stage {
     }
 
     /// hapilot's new life: it has been told nothing.
-    pub fn begin_life(&mut self, news: mpsc::Sender<News>, hapilot: AbortHandle) {
+    pub fn begin_life(&mut self, news: mpsc::Sender<EngineNews>, hapilot: AbortHandle) {
         self.news = Some((news, Vec::new()));
         self.has_met = false;
         self.hapilot = Some(hapilot);
@@ -509,7 +509,7 @@ pub fn seen(haproxy: &Haproxy) -> farm::Haproxy {
         let real = farm::RealBackend { published: backend.published, servers: servers.collect() };
         seen.backends.insert(BackendName::new(&backend.name).unwrap(), real);
     }
-    for (map, file) in [(state::Map::Hosts, "hosts.map"), (state::Map::Names, "names.map")] {
+    for (map, file) in state::Map::ALL.map(|map| (map, map.file_name())) {
         for entry in haproxy.map(file) {
             if let (Ok(key), Ok(value)) = (MapWord::new(&entry.key), MapWord::new(&entry.value)) {
                 seen.push_entry(map, key, value);
@@ -532,9 +532,11 @@ fn real_server(server: &Server, now: u64) -> farm::RealServer {
             address: server.address,
             admin,
             weight: u16::try_from(server.weight).unwrap(),
+            making: state::Making::default(),
         },
         unchanged_s: u32::try_from((now - server.changed) / 1_000).unwrap(),
         busy: u64::from(server.sessions + server.idle),
         checked: server.is_checked(),
+        down: server.operational == 0 && admin != state::Admin::Maint,
     }
 }
