@@ -2,7 +2,7 @@
 //! beside them: visitors of a container that lives on notice nothing.
 //!
 //! What lives here: faults of a real engine, one of each test's own. What it must
-//! not know: faults whose timing only a fake can set (`flow/docker.rs`).
+//! not know: faults whose timing only a fake can set (`flow/docker`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 

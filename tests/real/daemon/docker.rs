@@ -2,7 +2,7 @@
 //! what can't be served.
 //!
 //! What lives here: what visitors and the status notice of it. What it must not
-//! know: how the engine's answers are read (`flow/docker.rs`).
+//! know: how the engine's answers are read (`flow/docker`).
 
 use std::fs;
 use std::time::{Duration, Instant};
