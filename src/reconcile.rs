@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::time::Instant as Moment;
+
 use crate::apply::apply;
 use crate::core::command::{Capabilities, Check, Command, ServerRef};
 use crate::core::desired::{Blocked, Desired, Scope};
@@ -42,7 +44,7 @@ pub struct Link {
     observed: Observed,
     operational: BTreeMap<ServerRef, Operational>,
     /// The last full reading.
-    observed_at: Option<Instant>,
+    observed_at: Option<Moment>,
     /// Something was changed since.
     changed_since: bool,
     /// The remembered state is what HAProxy really has.
@@ -198,9 +200,15 @@ impl Reconcile {
     /// Brings the desired state up to date while HAProxy is away: it will start
     /// with that state, so it is its own ground.
     pub fn suppose_applied(&mut self, pool: &BTreeSet<BackendName>) {
-        let state = self.desired.state().clone();
-        let ground = Observed { state, pool: pool.clone(), stray_entries: Vec::new() };
-        self.pending.merge(self.desired.compute(&ground));
+        // What one pass gives back to the pool, the next can lend.
+        for _ in 0..MAX_PASSES {
+            let state = self.desired.state().clone();
+            let ground = Observed { state, pool: pool.clone(), stray_entries: Vec::new() };
+            self.pending.merge(self.desired.compute(&ground));
+            if *self.desired.state() == ground.state {
+                break;
+            }
+        }
     }
 
     /// Reads all of HAProxy's state. Unless it is what is remembered anyway, it
@@ -213,7 +221,7 @@ impl Reconcile {
             self.desired.adopt(&link.observed, link.client.capabilities());
         }
         link.operational = read.operational;
-        link.observed_at = Some(Instant::now());
+        link.observed_at = Some(Moment::now());
         link.changed_since = false;
         link.fresh = true;
         Ok(news)
@@ -223,6 +231,7 @@ impl Reconcile {
     pub async fn turn(&mut self, link: &mut Link) -> Result<Turn, TurnError> {
         let mut turn = Turn::default();
         let mut stale_before = false;
+        let mut before = Plan::default();
         for _ in 0..MAX_PASSES {
             self.look(link).await?;
             self.pending.merge(self.desired.compute(&link.observed));
@@ -230,8 +239,14 @@ impl Reconcile {
             let plan = self.plan(link, &scope).await?;
             turn.waiting = plan.waiting.len();
             turn.settled = plan.is_settled();
-            (turn.deferred, turn.failed) = (0, 0);
             self.pending.add_backends(plan.waiting.iter().map(|waiting| &waiting.server.backend));
+            if turn.settled && plan.steps == before.steps {
+                // What succeeds as often as it is sent (`unpublish`) is no progress
+                // while the rest is put off.
+                self.pending.merge(scope);
+                break;
+            }
+            (turn.deferred, turn.failed) = (0, 0);
             if plan.steps.is_empty() {
                 break;
             }
@@ -247,6 +262,7 @@ impl Reconcile {
                 break;
             }
             stale_before = pass.stale > 0;
+            before = plan;
         }
         if turn.failed == 0 {
             self.problems.clear();

@@ -32,6 +32,10 @@ pub(super) struct DockerNews {
     error: Option<String>,
     /// Why it can't tell about the tasks on other nodes of its swarm.
     swarm: Option<String>,
+    /// It has listed its containers, and …
+    listed: bool,
+    /// … has once told all that it has, tasks on other nodes included.
+    whole: bool,
 }
 
 impl DockerNews {
@@ -46,6 +50,17 @@ impl DockerNews {
 
     pub(super) fn swarm(&mut self, error: Option<String>) {
         self.swarm = error.map(|error| format!("the swarm's tasks on other nodes are not known: {error}"));
+        self.whole |= self.listed && self.swarm.is_none();
+    }
+
+    pub(super) fn listed(&mut self) {
+        self.listed = true;
+        self.whole |= self.swarm.is_none();
+    }
+
+    /// False as long as it may have containers that it has never told of.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
     }
 }
 
@@ -136,6 +151,7 @@ impl Controller {
             },
             counts: counts.unwrap_or_else(|| self.counts()),
             error: self.trouble.clone(),
+            role: None,
         }
     }
 

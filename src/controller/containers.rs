@@ -30,6 +30,8 @@ impl Controller {
                 self.restarts.retain(|id| runs.contains(id));
                 let first = !self.listed;
                 let served = containers.into_iter().filter_map(|c| self.restarts.seen(c, first, now));
+                self.docker.listed();
+                desired.set_complete(self.docker.is_whole());
                 desired.replace_readable(served.collect(), &unreadable);
                 self.listed = true;
                 self.wake = true;
@@ -66,7 +68,11 @@ impl Controller {
                 debug!(engine_version, api_version, "connected to Docker");
                 self.docker.connected(engine_version);
             }
-            Change::Swarm { error } => self.docker.swarm(error),
+            Change::Swarm { error } => {
+                self.docker.swarm(error);
+                desired.set_complete(self.docker.is_whole());
+                self.wake = true;
+            }
             Change::Disconnected { error } => {
                 self.metrics.error(ErrorKind::Docker);
                 self.docker.failed(error);

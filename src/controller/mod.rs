@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info};
 
 use crate::admin::Ask;
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Jitter};
 use crate::core::command::{Capabilities, Version};
 use crate::core::desired::Desired;
 use crate::core::name::BackendName;
@@ -31,16 +31,18 @@ use crate::haproxy_process::{ConfigQuestion, ProcessNews};
 use crate::metrics::{ErrorKind, Metrics};
 use crate::reconcile::{Link, Reconcile, Rules, TurnError};
 use crate::report::Mode;
-use crate::runtime_api::{Client, RuntimeApiAddress, Timeouts};
+use crate::runtime_api::Connect;
 
 mod answer;
 mod connection;
 mod containers;
+mod down;
 mod files;
 mod meanwhile;
 mod told;
 
 use connection::{Attempt, attempted, closed};
+use down::DownFile;
 use files::{Files, pool};
 use meanwhile::Meanwhile;
 use told::Told;
@@ -68,7 +70,9 @@ pub struct Config {
     /// Spawn or attach, for the report.
     pub mode: Mode,
     /// HAProxy's Runtime API.
-    pub runtime_api: RuntimeApiAddress,
+    pub runtime_api: Arc<dyn Connect>,
+    /// By how much each pause differs from its nominal length.
+    pub jitter: Jitter,
     /// How turns are taken.
     pub rules: Rules,
     /// How the start-up configuration is rendered.
@@ -118,6 +122,7 @@ pub struct Controller {
     /// How many connections in a row ended soon after they stood.
     short_lived: u32,
     files: Files,
+    down: DownFile,
     /// Questions that wait for the end of a call to HAProxy.
     asked: VecDeque<Ask>,
     told: Told,
@@ -191,6 +196,8 @@ impl Controller {
         // not known, the pool serves: that works with every version.
         let capabilities = config.version.and_then(Capabilities::of).unwrap_or(Capabilities::LEAST);
         reconcile.suppose(&Observed { pool: pool.clone(), ..Observed::default() }, capabilities);
+        let mut jitter = config.jitter.clone();
+        let mut pauses = |(floor, ceiling)| Backoff::with_jitter(floor, ceiling, jitter.split());
         let mut files = Files::new(config.dir.clone(), config.config.clone(), config.checker.clone());
         if config.mode == Mode::Attach {
             // Nobody asks for it there: HAProxy waits for the file.
@@ -198,6 +205,7 @@ impl Controller {
         }
         Self {
             files,
+            down: DownFile::new(&config.dir),
             asked: VecDeque::new(),
             told: Told::default(),
             restarts: Restarts::default(),
@@ -216,9 +224,9 @@ impl Controller {
             unwritten: None,
             waiting: 0,
             due: Due { connect: now, turn: None, resync: now + config.resync, heartbeat: now + HEARTBEAT },
-            connecting: Backoff::new(CONNECT_PAUSE.0, CONNECT_PAUSE.1),
-            refused: Backoff::new(REFUSED_PAUSE.0, REFUSED_PAUSE.1),
-            deleting: Backoff::new(DELETION_PAUSE.0, DELETION_PAUSE.1),
+            connecting: pauses(CONNECT_PAUSE),
+            refused: pauses(REFUSED_PAUSE),
+            deleting: pauses(DELETION_PAUSE),
             link: None,
             attempt: None,
             connected_at: now,
@@ -237,19 +245,12 @@ impl Controller {
                 self.answer(ask, &mut inputs).await;
             }
             let next = self.next_due();
+            // In a fixed order, so that the same news at the same moments always lead
+            // to the same turns (`tests/sim`). What comes rarely stands before what
+            // may come in floods, and what is due is done between any two of them.
             tokio::select! {
+                biased;
                 () = inputs.stop.cancelled() => break,
-                change = inputs.docker.recv() => match change {
-                    Some(change) => {
-                        self.take_change(change);
-                        while let Ok(change) = inputs.docker.try_recv() {
-                            self.take_change(change);
-                        }
-                    }
-                    // The watcher ends only with us.
-                    None => break,
-                },
-                Some(ask) = inputs.asks.recv() => self.answer(ask, &mut inputs).await,
                 Some(news) = inputs.process.recv() => self.take_process(news),
                 Some(question) = inputs.configs.recv() => self.files.ask(question),
                 () = inputs.resync.notified() => {
@@ -258,8 +259,27 @@ impl Controller {
                 }
                 result = attempted(&mut self.attempt) => self.connected(result),
                 () = closed(self.link.as_mut()) => self.lost("HAProxy closed the connection"),
+                change = inputs.docker.recv() => match change {
+                    Some(change) => {
+                        self.take_change(change);
+                        while let Ok(change) = inputs.docker.try_recv() {
+                            self.take_change(change);
+                        }
+                        // A flood of news must not keep a question from its answer.
+                        if let Ok(ask) = inputs.asks.try_recv() {
+                            self.answer(ask, &mut inputs).await;
+                        }
+                    }
+                    // The watcher ends only with us.
+                    None => break,
+                },
+                Some(ask) = inputs.asks.recv() => self.answer(ask, &mut inputs).await,
                 () = sleep_until(next) => {}
             }
+        }
+        if self.config.mode == Mode::Spawn {
+            // It is about to end: its partner takes over before visitors notice.
+            self.down.write(true);
         }
         // An open session would count as a request in flight.
         self.link = None;
@@ -294,9 +314,7 @@ impl Controller {
             }
             self.write_files(now).await;
             if self.attempt.is_none() && self.running && now >= self.due.connect {
-                let address = self.config.runtime_api.clone();
-                let attempt = async move { Client::connect(&address, Timeouts::default()).await };
-                self.attempt = Some(AbortOnDropHandle::new(tokio::spawn(attempt)));
+                self.attempt = Some(AbortOnDropHandle::new(tokio::spawn(self.config.runtime_api.connect())));
             }
         }
         if self.link.is_some() {

@@ -180,6 +180,22 @@ pub enum Driver {
     Other,
 }
 
+/// How near the engine that tells of a container is to it. What is nearer counts
+/// before what is less near.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Nearness {
+    /// It runs there, and the engine knows all that is said of it.
+    #[default]
+    Here,
+    /// It runs on another node of the swarm that the engine manages: its end is
+    /// noticed later.
+    Elsewhere,
+    /// It runs there, but what its service says of it only a manager of the swarm
+    /// knows.
+    Worker,
+}
+
 /// A TCP port of the container that leads to it from outside as well.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub struct PublishedPort {
@@ -209,6 +225,8 @@ pub struct Container {
     pub id: ContainerId,
     /// The engine that tells of it.
     pub engine: EngineName,
+    /// How near that engine is to it.
+    pub nearness: Nearness,
     /// Its name without the leading `/`. Untrusted.
     pub name: Arc<str>,
     /// What its process is doing.
@@ -251,6 +269,7 @@ impl Container {
         Self {
             id,
             engine: EngineName::default(),
+            nearness: Nearness::default(),
             name: name.into(),
             run: RunState::Running,
             stopping: false,

@@ -18,8 +18,8 @@ use super::error::shown;
 use super::signal;
 use super::swarm::{SERVICE_MARK, TASK_MARK};
 use crate::core::container::{
-    Container, ContainerId, Driver, ENV_PREFIX, Endpoint, EngineName, Health, LABEL_PREFIX, Mount, Network,
-    NetworkMode, PublishedPort, RunState, SIGTERM, STOP_TIMEOUT,
+    Container, ContainerId, Driver, ENV_PREFIX, Endpoint, EngineName, Health, LABEL_PREFIX, Mount, Nearness,
+    Network, NetworkMode, PublishedPort, RunState, SIGTERM, STOP_TIMEOUT,
 };
 
 /// The longest stop timeout that is believed.
@@ -75,6 +75,7 @@ pub fn container(answer: ContainerInspectResponse) -> Result<Container, ConvertE
     Ok(Container {
         id,
         engine: EngineName::default(),
+        nearness: Nearness::default(),
         name: bare_name(&answer.name.unwrap_or_default()).into(),
         run: run_state(&state)?,
         stopping: state.status == Some(ContainerStateStatusEnum::STOPPING),

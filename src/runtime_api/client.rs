@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+
 use super::address::RuntimeApiAddress;
 use super::connection::Connection;
 pub use super::connection::{Timeouts, WINDOW};
@@ -48,18 +51,33 @@ impl Client {
     /// a worker's socket of level `admin`, a version that is new enough, a
     /// process that is not on its way out.
     pub async fn connect(address: &RuntimeApiAddress, timeouts: Timeouts) -> Result<Self, ClientError> {
-        let mut connection = Connection::open(address, timeouts).await?;
+        Self::meet(Connection::open(address, timeouts).await?).await
+    }
+
+    /// The same over a stream that stands already; the address is for messages
+    /// only.
+    pub async fn over(
+        address: RuntimeApiAddress,
+        stream: impl AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+        timeouts: Timeouts,
+    ) -> Result<Self, ClientError> {
+        let (read, write) = tokio::io::split(stream);
+        Self::meet(Connection::over(address, Box::new(read), Box::new(write), timeouts).await?).await
+    }
+
+    async fn meet(mut connection: Connection) -> Result<Self, ClientError> {
+        let address = connection.address.clone();
         let version = read(&mut connection, &Query::ShowVersion, parse::version::parse).await?;
         let Some(capabilities) = Capabilities::of(version) else {
-            return Err(ClientError::TooOld { address: address.clone(), version });
+            return Err(ClientError::TooOld { address, version });
         };
         let level = connection.ask(&Query::ShowCliLevel).await?;
         if parse::cli_level::parse(&level) != Ok(ADMIN) {
-            return Err(ClientError::NotAdmin { address: address.clone(), level: excerpt(&level) });
+            return Err(ClientError::NotAdmin { address, level: excerpt(&level) });
         }
         let info = read(&mut connection, &Query::ShowInfo, parse::info::parse).await?;
         if info.stopping {
-            return Err(ClientError::Stopping { address: address.clone(), pid: info.pid });
+            return Err(ClientError::Stopping { address, pid: info.pid });
         }
         Ok(Self { connection, version, capabilities, info })
     }
@@ -157,6 +175,20 @@ impl Client {
     #[must_use]
     pub fn unparsable(&self, query: &Query, why: ParseError) -> ClientError {
         unparsable(&self.connection, query, why)
+    }
+}
+
+/// Whoever makes connections to one HAProxy, again and again. The usual one is
+/// the address of its Runtime API.
+pub trait Connect: fmt::Debug + Send + Sync {
+    /// One attempt.
+    fn connect(&self) -> BoxFuture<'static, Result<Client, ClientError>>;
+}
+
+impl Connect for RuntimeApiAddress {
+    fn connect(&self) -> BoxFuture<'static, Result<Client, ClientError>> {
+        let address = self.clone();
+        Box::pin(async move { Client::connect(&address, Timeouts::default()).await })
     }
 }
 

@@ -56,8 +56,8 @@ impl Default for Timeouts {
     }
 }
 
-type Reader = Box<dyn AsyncRead + Send + Sync + Unpin>;
-type Writer = Box<dyn AsyncWrite + Send + Sync + Unpin>;
+pub(super) type Reader = Box<dyn AsyncRead + Send + Sync + Unpin>;
+pub(super) type Writer = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 
 /// The connection.
 pub(super) struct Connection {
@@ -79,12 +79,22 @@ impl Connection {
     /// Connects, and switches to the framing by prompts.
     pub(super) async fn open(address: &RuntimeApiAddress, timeouts: Timeouts) -> Result<Self, ClientError> {
         let failed = |source| ClientError::Connect { address: address.clone(), source };
-        let (read, write): (Reader, Writer) = match timeout(timeouts.connect, halves(address)).await {
+        let (read, write) = match timeout(timeouts.connect, halves(address)).await {
             Ok(halves) => halves.map_err(failed)?,
             Err(elapsed) => return Err(failed(elapsed.into())),
         };
+        Self::over(address.clone(), read, write, timeouts).await
+    }
+
+    /// Takes a stream that stands, and switches to the framing by prompts.
+    pub(super) async fn over(
+        address: RuntimeApiAddress,
+        read: Reader,
+        write: Writer,
+        timeouts: Timeouts,
+    ) -> Result<Self, ClientError> {
         let mut connection = Self {
-            address: address.clone(),
+            address,
             maps: MapPaths::default(),
             heard: Arc::default(),
             read: FramedRead::with_capacity(read, Codec::default(), READ_BUFFER),

@@ -22,7 +22,7 @@ pub mod query;
 pub mod reply;
 
 pub use address::RuntimeApiAddress;
-pub use client::{Client, Timeouts};
+pub use client::{Client, Connect, Timeouts};
 pub use error::{ClientError, RunError};
 pub use maps::{MapPath, MapPaths};
 pub use query::Query;

@@ -281,6 +281,26 @@ async fn the_first_snapshot_waits_for_a_swarm_that_has_no_quorum_yet() {
 }
 
 #[tokio::test]
+async fn a_first_snapshot_without_the_swarm_says_so_first() {
+    let engine = manager();
+    let service = engine.0.create_service(shop());
+    engine.0.add_task(FakeTask::running(&service, 1, THERE, "far"));
+    engine.0.add(FakeContainer::new("plain").id("plain"));
+    engine.0.fail_swarm(Some((503, "no leader")));
+    let mut scene = Scene::new(engine);
+    while scene.snapshots == 0 {
+        scene.next().await;
+        assert!(scene.snapshots == 0 || scene.trouble.is_some());
+    }
+    assert!(scene.believed.contains_key("plain") && !scene.believed.contains_key("far"));
+    scene.docker.fail_swarm(None);
+    while scene.trouble.is_some() {
+        scene.next().await;
+    }
+    assert!(scene.believed.contains_key("far"), "first the tasks, then the good news");
+}
+
+#[tokio::test]
 async fn who_is_no_manager_any_more_knows_no_tasks() {
     let (mut scene, ..) = Scene::with_a_task().await;
     scene.docker.swarm_role(Some("worker"));

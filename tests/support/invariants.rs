@@ -31,7 +31,7 @@ pub fn serving(haproxy: &Haproxy, fit: &Fit, hosts: &BTreeSet<String>) -> BTreeS
 }
 
 /// What must never be, by what it is about.
-#[derive(PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Breaches {
     /// An address ready under more than one container.
     shared: BTreeSet<(SocketAddr, BTreeSet<String>)>,

@@ -44,9 +44,10 @@ use ask::{Answer, Asking, Question};
 use pace::{BOOK, Pace};
 use roster::{News, Roster};
 
-/// How long the first snapshot waits for the tasks on other nodes: told without
-/// them, it would take servers away that an earlier hapilot made.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the first snapshot waits for the tasks on other nodes. Then it is
+/// told without them, and that they are not known: what an earlier hapilot made
+/// for them stays.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a container waits until its service has been read.
 const SERVICE_PATIENCE: Duration = Duration::from_millis(250);
 /// Containers of services on an engine that manages no swarm ask for a look at
@@ -70,8 +71,7 @@ struct Due {
 struct Readings {
     services: bool,
     nodes: bool,
-    /// All of it, tasks included.
-    complete: bool,
+    tasks: bool,
 }
 
 /// Stands between an engine's watch and whoever follows its changes.
@@ -249,7 +249,7 @@ impl Swarm {
         match &self.role {
             None => false,
             Some(Role::None) => true,
-            Some(Role::Manager(_) | Role::Undecided(_)) => self.read.complete,
+            Some(Role::Manager(_) | Role::Undecided(_)) => self.read.tasks,
         }
     }
 
@@ -262,6 +262,11 @@ impl Swarm {
         };
         if !ripe && Instant::now() < *until {
             return Ok(());
+        }
+        if !ripe && matches!(change, Change::Snapshot { .. }) && self.told.is_none() {
+            let failure = self.failure.clone();
+            let waited = || format!("no answer within {} s", PATIENCE.as_secs());
+            self.degraded(failure.unwrap_or_else(waited)).await?;
         }
         match self.held.take() {
             Some((change, _)) => self.pass(change).await,
@@ -332,6 +337,7 @@ impl Swarm {
             Ok(answer) => answer,
             Err((question, error)) => return self.take_failure(question, &error).await,
         };
+        let mut whole = false;
         let news = match answer {
             Answer::Connected(client) => {
                 self.client = Some(*client);
@@ -360,17 +366,19 @@ impl Swarm {
                 if moved {
                     self.pace.moved(now);
                 }
-                self.read.complete |= self.read.services && self.read.nodes;
-                self.recovered().await?;
+                whole = true;
                 news
             }
             Answer::Missing(tasks) => self.roster.take_missing(tasks),
         };
-        if self.read.services && self.read.nodes && !self.roster.has_tasks() {
-            self.read.complete = true;
+        self.tell_news(news, asked).await?;
+        // Tasks are asked for last, if there are any.
+        whole |= self.read.services && self.read.nodes && !self.roster.has_tasks();
+        if whole {
+            self.read.tasks = true;
             self.recovered().await?;
         }
-        self.tell_news(news, asked).await
+        Ok(())
     }
 
     async fn take_role(&mut self, role: Role) -> Result<(), End> {
@@ -443,6 +451,8 @@ impl Swarm {
             }
             Question::Role if !self.roster.is_manager() => {
                 tracing::debug!(engine = %self.config.address, %error, "its part in a swarm is not known");
+                // One in no swarm had told so once; whether this one is in any is open.
+                self.failure = Some(error.to_string());
                 Ok(())
             }
             Question::Role => self.degraded(error.to_string()).await,

@@ -14,7 +14,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use super::answer::{Node, Read, Service, Stage, SwarmId, Task, Wish};
-use crate::core::container::{Container, ContainerId};
+use crate::core::container::{Container, ContainerId, Nearness};
 
 /// The label by which an engine marks the container of a service.
 pub(in crate::docker) const SERVICE_MARK: &str = "com.docker.swarm.service.id";
@@ -335,7 +335,9 @@ impl Roster {
     /// What a container says itself counts before what its service says.
     fn wear(&self, container: &mut Container, service: &SwarmId, wish: Wish) {
         container.stopping |= wish == Wish::End;
+        container.nearness = Nearness::Worker;
         let Some(service) = self.services.get(service) else { return };
+        container.nearness = Nearness::Here;
         for (key, value) in &service.labels {
             container.labels.entry(key.clone()).or_insert_with(|| value.clone());
         }
@@ -343,6 +345,7 @@ impl Roster {
 
     fn wear_task(&self, container: &mut Container, task: &Task) {
         self.wear(container, &task.service, task.wish);
+        container.nearness = Nearness::Elsewhere;
         if let Some(service) = self.services.get(&task.service) {
             container.name = format!("{}.{}", service.name, container.name).into();
             container.exposed_ports.clone_from(&service.ports);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::answer::{self, Node, Read, Role, Service, Stage, SwarmId, Task, Wish};
 use super::roster::{News, Roster, SERVICE_MARK, TASK_MARK};
-use crate::core::container::{Container, ContainerId, Driver, Health, RunState};
+use crate::core::container::{Container, ContainerId, Driver, Health, Nearness, RunState};
 
 const TASKS: &str = include_str!("../../../tests/data/docker/swarm-tasks-20.10.json");
 const SERVICES: &str = include_str!("../../../tests/data/docker/swarm-services-20.10.json");
@@ -186,6 +186,7 @@ fn tasks_of_services_that_speak_are_told_with_what_the_service_says() {
     let (news, moved) = roster.take_tasks(all(to_run()), Instant::now());
     assert!(moved && news.gone.is_empty());
     let name = format!("shop.2.{}", recorded(NEW)["ID"].as_str().unwrap());
+    assert_eq!(news.changed[0].nearness, Nearness::Elsewhere);
     assert_eq!(names(&news), [name], "only what runs, on other nodes, and speaks");
     let labels: Vec<String> = news.changed[0].labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(labels, ["hapilot.host=shop.example", "hapilot.port=8000", "hapilot.weight=7"]);
@@ -273,6 +274,7 @@ fn another_label_of_a_service_reaches_all_its_tasks() {
     let mut local = own("abc", shop().id.as_str(), "task1");
     assert!(roster.dress(&mut local, began));
     assert_eq!(local.labels["hapilot.host"], "shop.example");
+    assert_eq!(local.nearness, Nearness::Here);
     assert!(!local.labels.contains_key(SERVICE_MARK) && !local.labels.contains_key(TASK_MARK));
     roster.take_tasks(all(to_run()), began);
 
@@ -430,5 +432,61 @@ fn who_leaves_the_swarm_forgets_it() {
     let news = roster.leave();
     assert_eq!((news.changed.len(), news.gone.len()), (1, 1));
     assert!(news.changed[0].labels.is_empty());
+    assert_eq!(news.changed[0].nearness, Nearness::Worker);
     assert!(!roster.is_manager() && !roster.has_tasks());
+}
+
+/// Every value of an answer may be anything: it is read or refused, and nobody
+/// panics.
+#[test]
+fn any_field_may_be_anything() {
+    type Reads = fn(&[u8]) -> bool;
+    fn pointers(value: &Value, at: &str, all: &mut Vec<String>) {
+        all.push(at.to_owned());
+        match value {
+            Value::Object(fields) => {
+                fields.iter().for_each(|(key, value)| pointers(value, &format!("{at}/{key}"), all));
+            }
+            Value::Array(values) => {
+                values.iter().enumerate().for_each(|(n, value)| pointers(value, &format!("{at}/{n}"), all));
+            }
+            _ => {}
+        }
+    }
+    let strange = [
+        json!(null),
+        json!(""),
+        json!("\u{0}\n;\u{e9}"),
+        json!("x".repeat(300)),
+        json!(-1),
+        json!(u64::MAX),
+        json!(1.5e300),
+        json!([]),
+        json!([null]),
+        json!({}),
+        json!(true),
+    ];
+    let read: [(&str, Reads); 3] = [
+        (TASKS, |bytes| answer::task(bytes).is_ok()),
+        (SERVICES, |bytes| answer::service(bytes).is_ok()),
+        (NODES, |bytes| answer::node(bytes).is_ok()),
+    ];
+    let mut refused = 0;
+    for (text, read) in read {
+        for element in elements(text).into_iter().take(3) {
+            let mut all = Vec::new();
+            pointers(&element, "", &mut all);
+            for pointer in all {
+                for value in &strange {
+                    let mut changed = element.clone();
+                    *changed.pointer_mut(&pointer).unwrap() = value.clone();
+                    let bytes = changed.to_string();
+                    refused += usize::from(!read(bytes.as_bytes()));
+                    let _ = answer::role(bytes.as_bytes());
+                    let _ = answer::identifier(bytes.as_bytes());
+                }
+            }
+        }
+    }
+    assert!(refused > 100, "{refused}");
 }

@@ -14,7 +14,7 @@
 //! | hapilot killed -9, 200 times during churn | `d/life::killed_fifty_times_during_churn`, four versions; at every part of one long plan `d/plans::killed_in_the_middle_of_a_plan` |
 //! | hapilot stopped while things change | `d/life::stopped_while_things_change` |
 //! | Docker engine restarted, killed, with live-restore | `engine_faults::restarted_with_live_restore` |
-//! | … without live-restore | `engine_faults::restarted_without_live_restore` |
+//! | … without live-restore: no stranger answers at an address that changed hands | `engine_faults::restarted_without_live_restore` |
 //! | Docker engine hangs | `engine_faults::hangs` |
 //! | Docker engine away, cut | `d/docker::the_engine_goes_away_and_comes_back`; `flow/docker/faults::an_engine_that_restarts_is_found_again` |
 //! | event stream stalled silently | `d/docker::a_silent_event_stream_is_made_up_for`; `flow/docker/faults::a_stream_that_dies_silently_with_its_engine_is_noticed` |
@@ -31,6 +31,7 @@
 //! | disk full: log | `d/machine::a_full_log` |
 //! | pool exhausted | `d/socket::a_full_pool`, `d/socket::a_larger_pool` |
 //! | a container's inspect fails, and it dies meanwhile | `d/docker::an_inspect_that_fails_concerns_one_container`, `d/docker::an_unread_container_dies` |
+//! | a swarm without a quorum | `d/swarm::no_quorum`; `flow/swarm::without_a_quorum_what_is_known_stays_and_this_node_goes_on` |
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -68,6 +69,7 @@ mod life;
 mod machine;
 mod plans;
 mod socket;
+mod swarm;
 
 /// An attached hapilot with a host `stays.example` that must be served throughout.
 fn with_one_served(scene: &Scene, version: &str, more: &[&str], test: impl FnOnce(&mut Hapilot, &Haproxy)) {

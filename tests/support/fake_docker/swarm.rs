@@ -74,6 +74,8 @@ pub struct FakeTask {
     pub container: String,
     /// IPv4 address by network.
     pub networks: BTreeMap<String, String>,
+    /// The driver of its networks.
+    pub driver: String,
 }
 
 impl FakeTask {
@@ -87,7 +89,14 @@ impl FakeTask {
             desired: "running".into(),
             container: container.into(),
             networks: BTreeMap::new(),
+            driver: "overlay".into(),
         }
+    }
+
+    /// On networks that a host may reach.
+    pub fn driver(mut self, driver: &str) -> Self {
+        self.driver = driver.into();
+        self
     }
 
     /// In this state.
@@ -176,7 +185,7 @@ fn task_json(id: &str, task: &FakeTask, service: Option<&FakeService>) -> Value 
     let attachment = |(name, ip): (&String, &String)| {
         json!({
             "Network": {"ID": network_id(name), "Spec": {"Name": name, "Labels": {}, "Scope": "swarm"},
-                "DriverState": {"Name": "overlay"}},
+                "DriverState": {"Name": task.driver}},
             "Addresses": [format!("{ip}/8")],
         })
     };
