@@ -12,6 +12,15 @@ use super::maps::MapPaths;
 use crate::core::command::{Check, Command, ServerRef};
 use crate::core::state::Map;
 
+/// A request whose `txn.alone` is set (by the frontend: what isn't safe to
+/// repeat) goes over a connection that no other request shares; the rest find no
+/// name and share theirs.
+const POOL: &str = " pool-conn-name var(txn.alone)\n";
+/// The same on 2.6, where the name of a connection is its `sni`, also without
+/// TLS (seen; 280 bytes of it stay when the server is deleted), and a server
+/// added at run time pools nothing unless it is told to.
+const OLD_POOL: &str = " sni var(txn.alone) pool-max-conn -1 pool-purge-delay 5s\n";
+
 /// Longest line that every version reads, in bytes (recorded: at 16,384 bytes
 /// 2.6 closes the connection without a word).
 pub const LINE_LIMIT: usize = 14_000;
@@ -97,10 +106,7 @@ fn add_server(
         out,
         " weight {weight} check inter {inter_ms}ms fastinter {fastinter_ms}ms downinter {downinter_ms}ms fall 2 rise 1"
     )?;
-    if pool_keywords {
-        out.push_str(" pool-max-conn -1 pool-purge-delay 5s");
-    }
-    out.push('\n');
+    out.push_str(if pool_keywords { OLD_POOL } else { POOL });
     Ok(())
 }
 
@@ -160,12 +166,12 @@ pub(crate) mod tests {
             (
                 add("10.0.0.7:80", false),
                 "add server web:shop.example/shop-1a2b 10.0.0.7:80 weight 256 check inter 5000ms fastinter 250ms \
-                 downinter 1000ms fall 2 rise 1",
+                 downinter 1000ms fall 2 rise 1 pool-conn-name var(txn.alone)",
             ),
             (
                 add("[fe80::7%3]:8080", true),
                 "add server web:shop.example/shop-1a2b [fe80::7]:8080 weight 256 check inter 5000ms fastinter 250ms \
-                 downinter 1000ms fall 2 rise 1 pool-max-conn -1 pool-purge-delay 5s",
+                 downinter 1000ms fall 2 rise 1 sni var(txn.alone) pool-max-conn -1 pool-purge-delay 5s",
             ),
             (Command::EnableHealth { server: server() }, "enable health web:shop.example/shop-1a2b"),
             (
