@@ -2,7 +2,7 @@
 
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
-.PHONY: help build setup demo demo-down test simulate bench bench-continuity fmt lint audit
+.PHONY: help build setup demo demo-down demo-pair demo-pair-down test simulate bench bench-continuity bench-pair fmt lint audit
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -16,6 +16,12 @@ demo: build ## HAProxy, hapilot and three sample services, on this machine
 
 demo-down: ## removes all that the demo made
 	compose/setup/demo.sh down
+
+demo-pair: build ## two load balancers under keepalived, and a failover
+	compose/setup/demo.sh up pair
+
+demo-pair-down: ## removes all that the pair's demo made
+	compose/setup/demo.sh down pair
 
 setup: build ## what the tests need: tools, HAProxy 2.6 to 3.4, a Docker engine, images
 	tests/setup/tools.sh
@@ -39,6 +45,11 @@ bench-continuity: build ## does a visitor notice anything? 200 requests/s, real 
 	compose/setup/engine.sh
 	compose/setup/images.sh sample
 	cargo bench --locked --bench continuity
+
+bench-pair: build ## how long a failover of the pair takes, 200 requests/s, HAPILOT_BENCH_TIMES=20 of each
+	compose/setup/engine.sh
+	compose/setup/images.sh
+	cargo bench --locked --bench pair
 
 fmt: ## formats the code
 	cargo fmt --all

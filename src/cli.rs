@@ -13,6 +13,10 @@
 
 use clap::{Args, Parser, Subcommand};
 
+pub use pair::{CheckArgs, KeepalivedArgs, LeaveArgs, RoleArgs};
+
+mod pair;
+
 /// What holds where nothing is said.
 pub mod defaults {
     /// `--docker`.
@@ -33,6 +37,12 @@ pub mod defaults {
     pub const LOG_FORMAT: &str = "text";
     /// `--log-level`.
     pub const LOG_LEVEL: &str = "info";
+    /// `--router-id`.
+    pub const ROUTER_ID: &str = "51";
+    /// `check --timeout`.
+    pub const CHECK_TIMEOUT: &str = "10s";
+    /// `leave --timeout`: a partner that would rather not have it takes 5 s.
+    pub const LEAVE_TIMEOUT: &str = "8s";
 }
 
 /// Exit codes. `2` is left out on purpose: Docker reserves it for health checks.
@@ -42,12 +52,14 @@ pub mod exit {
     /// `check`: HAProxy and Docker answer, but not everything is in place.
     /// `run`, `render`: it failed, the line on stderr says why.
     pub const FAILED: u8 = 1;
-    /// `check`: HAProxy does not answer hapilot.
+    /// `check`: HAProxy does not answer hapilot; with `--haproxy`: or is about to end.
     pub const HAPROXY_SILENT: u8 = 3;
-    /// `status`, `plan`, `check`: hapilot does not answer on its socket.
+    /// `status`, `plan`, `check`, `role`: hapilot does not answer on its socket.
     pub const HAPILOT_SILENT: u8 = 4;
     /// `check`: what hapilot knows is out of date (the Docker engine is lost).
     pub const STALE: u8 = 5;
+    /// `check --servers`: HAProxy reaches none of its servers.
+    pub const UNREACHED: u8 = 6;
     /// A flag or a variable is wrong (`EX_USAGE` of sysexits.h).
     pub const USAGE: u8 = 64;
     /// A second signal cut the shutdown short (128 + SIGINT, as shells count).
@@ -81,8 +93,25 @@ Exit status: 0 ended by a signal, 1 failed, 64 a flag or variable is wrong,
 const ANSWER_EXIT: &str = "\
 Exit status: 0 answered, 4 hapilot does not answer, 64 a flag or variable is wrong.";
 
-const RENDER_EXIT: &str = "\
+const KEEPALIVED_EXAMPLE: &str = "\
+On each machine of a pair, here the first of 10.0.0.11 and 10.0.0.12:
+  hapilot render --keepalived --role master --interface eth0 --virtual-address 10.0.0.10/24
+                 --own-address 10.0.0.11 --peer-address 10.0.0.12 > /etc/keepalived/keepalived.conf
+
 Exit status: 0 printed, 1 failed, 4 a running hapilot does not answer, 64 a flag or variable is wrong.";
+
+const ROLE_EXIT: &str = "\
+keepalived calls it whenever the state of its instance changes; a hapilot that
+does not run reads it when it starts.
+
+Exit status: 0 told or kept, 1 failed, 4 a running hapilot does not answer, 64 a role or flag is wrong.";
+
+const LEAVE_EXIT: &str = "\
+keepalived stays, and does not take the address again unless the partner is at
+fault; when it is started anew, all is as before.
+
+Exit status: 0 this machine does not hold the address (any more), 1 its partner
+did not take it in time, 64 a flag or variable is wrong.";
 
 const CHECK_EXIT: &str = "\
 Exit status, for health checks and keepalived:
@@ -91,7 +120,10 @@ Exit status, for health checks and keepalived:
   3   HAProxy does not answer
   4   hapilot does not answer
   5   stale: hapilot's knowledge is out of date (the Docker engine is lost)
+  6   with --servers: HAProxy reaches none of its servers
   64  a flag or variable is wrong
+With --haproxy only 0, 1, 3 and 64: HAProxy answers and is not about to end, or not.
+With --servers only 0, 1, 4, 6 and 64: whatever else is not well.
 
 Example, in a compose file:
   healthcheck: { test: [\"CMD\", \"hapilot\", \"check\"], interval: 5s }";
@@ -123,11 +155,17 @@ pub enum Action {
     #[command(after_help = ANSWER_EXIT)]
     Plan(ClientArgs),
     /// Print HAProxy's start-up configuration: that of the hapilot that runs on --dir, else from the flags
-    #[command(after_help = RENDER_EXIT)]
+    #[command(after_help = KEEPALIVED_EXAMPLE)]
     Render(RenderArgs),
     /// Exit with 0 only if HAProxy answers and everything is in place
     #[command(after_help = CHECK_EXIT)]
-    Check(ClientArgs),
+    Check(CheckArgs),
+    /// Tell hapilot which of a pair this machine is now (keepalived calls it)
+    #[command(after_help = ROLE_EXIT)]
+    Role(RoleArgs),
+    /// Give the virtual address to the partner, before keepalived is stopped here
+    #[command(after_help = LEAVE_EXIT)]
+    Leave(LeaveArgs),
 }
 
 /// Flags of `run`.
@@ -150,6 +188,9 @@ pub struct RenderArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// keepalived's configuration instead.
+    #[command(flatten)]
+    pub keepalived: KeepalivedArgs,
 }
 
 /// Flags that shape what hapilot does, as typed.
@@ -277,7 +318,12 @@ mod tests {
         for action in command.get_subcommands() {
             for arg in action.get_arguments() {
                 let id = arg.get_id().as_str();
-                if !matches!(id, "json" | "help" | "version") {
+                // What says what to do is no setting.
+                let action_itself = matches!(
+                    (action.get_name(), id),
+                    ("check", "haproxy" | "servers") | ("render", "keepalived") | ("role", "role")
+                );
+                if !action_itself && !matches!(id, "json" | "help" | "version") {
                     assert!(arg.get_env().is_some(), "{} of {} has no variable", id, action.get_name());
                 }
             }

@@ -30,12 +30,14 @@ pub mod controller;
 pub mod admin;
 pub mod backoff;
 pub mod cli;
+pub mod keepalived;
 pub mod logging;
 pub mod metrics;
 pub mod report;
+pub mod role;
 pub mod run;
 pub mod settings;
 pub mod shutdown;
 pub mod whereabouts;
 
-pub use run::{RunError, render, run};
+pub use run::{RunError, check_haproxy, render, run};

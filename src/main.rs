@@ -5,19 +5,23 @@ use std::fmt::Display;
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use hapilot::admin::client::{AskError, Client};
-use hapilot::cli::{Action, Cli, ClientArgs, RenderArgs, RunArgs, exit};
+use hapilot::cli::{Action, CheckArgs, Cli, ClientArgs, LeaveArgs, RenderArgs, RoleArgs, RunArgs, exit};
+use hapilot::keepalived;
 use hapilot::logging::{self, one_line};
-use hapilot::report::{Health, Verdict};
-use hapilot::settings::{self, LogSettings, Settings};
+use hapilot::report::{Health, Status, Verdict};
+use hapilot::role::{self, Role};
+use hapilot::settings::{self, CheckSettings, KeepalivedSettings, LogSettings, RuntimeApi, Settings};
 use hapilot::shutdown::Signals;
 
 /// For what is cut short by a second signal to end by itself.
 const ABORT_TIME: Duration = Duration::from_secs(1);
+/// Between two looks at the role that keepalived told.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Two threads: the controller on one, the admin server and sockets on the other.
 const THREADS: usize = 2;
 
@@ -34,7 +38,9 @@ fn main() -> ExitCode {
         Action::Render(args) => render(args),
         Action::Status(args) => ask(args, async |client| show(&client.status().await?, args.json)),
         Action::Plan(args) => ask(args, async |client| show(&client.plan().await?, args.json)),
-        Action::Check(args) => ask(args, async |client| check(&client.health().await?, args.json)),
+        Action::Check(args) => check(args),
+        Action::Role(args) => tell(args),
+        Action::Leave(args) => leave(args),
     };
     ExitCode::from(ended.unwrap_or_else(|(code, error)| {
         // Nothing is left to do if stderr is closed.
@@ -73,10 +79,16 @@ fn run(args: &RunArgs) -> Result<u8, Failure> {
 
 fn render(args: &RenderArgs) -> Result<u8, Failure> {
     let settings = Settings::new(&args.values).map_err(failure(exit::USAGE))?;
-    let client = Client::new(settings::admin_socket(&settings.dir));
-    let text = match wait(client.render())? {
-        Err(error) if error.is_absent() => hapilot::render(&settings).map_err(failure(exit::FAILED))?,
-        answer => answer.map_err(failure(exit::HAPILOT_SILENT))?,
+    let text = if args.keepalived.keepalived {
+        let program = std::env::current_exe().unwrap_or_default();
+        let settings = KeepalivedSettings::new(&args.keepalived, &settings, &program.to_string_lossy());
+        keepalived::render(&settings.map_err(failure(exit::USAGE))?)
+    } else {
+        let client = Client::new(settings::admin_socket(&settings.dir));
+        match wait(client.render())? {
+            Err(error) if error.is_absent() => hapilot::render(&settings).map_err(failure(exit::FAILED))?,
+            answer => answer.map_err(failure(exit::HAPILOT_SILENT))?,
+        }
     };
     if args.json {
         let json = serde_json::json!({ "configuration": text });
@@ -99,15 +111,22 @@ enum AnswerError {
     Print(#[from] io::Error),
 }
 
+/// The partner is away, or worse.
+#[derive(Debug, thiserror::Error)]
+#[error("the partner did not take the address in time; it stays here")]
+struct StillHere;
+
 fn ask(
     args: &ClientArgs,
     question: impl AsyncFnOnce(Client) -> Result<u8, AnswerError>,
 ) -> Result<u8, Failure> {
     let dir = settings::dir(&args.dir).map_err(failure(exit::USAGE))?;
-    wait(question(Client::new(settings::admin_socket(&dir))))?.map_err(|error| {
-        let code = if matches!(error, AnswerError::Ask(_)) { exit::HAPILOT_SILENT } else { exit::FAILED };
-        (code, error.into())
-    })
+    wait(question(Client::new(settings::admin_socket(&dir))))?.map_err(unanswered)
+}
+
+fn unanswered(error: AnswerError) -> Failure {
+    let code = if matches!(error, AnswerError::Ask(_)) { exit::HAPILOT_SILENT } else { exit::FAILED };
+    (code, error.into())
 }
 
 /// A runtime on this thread, for one exchange.
@@ -123,7 +142,76 @@ fn show<T: Display + Serialize>(report: &T, json: bool) -> Result<u8, AnswerErro
     Ok(exit::WELL)
 }
 
-fn check(health: &Health, json: bool) -> Result<u8, AnswerError> {
+fn check(args: &CheckArgs) -> Result<u8, Failure> {
+    let settings = CheckSettings::new(args).map_err(failure(exit::USAGE))?;
+    if let Some(socket) = &settings.haproxy {
+        return check_haproxy(socket, settings.timeout, args.json);
+    }
+    let client = Client::new(settings::admin_socket(&settings.dir)).within(settings.timeout);
+    let judged = async {
+        if args.servers {
+            reached(&client.status().await?, args.json)
+        } else {
+            judge(&client.health().await?, args.json)
+        }
+    };
+    wait(judged)?.map_err(unanswered)
+}
+
+fn reached(status: &Status, json: bool) -> Result<u8, AnswerError> {
+    let unreached = status.unreached();
+    let text = match unreached {
+        _ if json => format!("{:#}\n", serde_json::json!({ "unreached": unreached })),
+        Some(down) => format!("HAProxy reaches none of its {down} servers\n"),
+        None => "well\n".to_owned(),
+    };
+    print(&text)?;
+    Ok(if unreached.is_some() { exit::UNREACHED } else { exit::WELL })
+}
+
+fn check_haproxy(socket: &RuntimeApi, timeout: Duration, json: bool) -> Result<u8, Failure> {
+    let error = wait(hapilot::check_haproxy(socket, timeout))?.err().map(|error| one_line(&error));
+    let text = if json {
+        format!("{:#}\n", serde_json::json!({ "haproxy": { "connected": error.is_none(), "error": error } }))
+    } else {
+        error.as_ref().map_or_else(|| "well\n".to_owned(), |error| format!("{error}\n"))
+    };
+    print(&text).map_err(failure(exit::FAILED))?;
+    Ok(if error.is_none() { exit::WELL } else { exit::HAPROXY_SILENT })
+}
+
+/// The file first: a hapilot that is just starting reads it after its socket is
+/// there, so it gets the role in one way or the other.
+fn tell(args: &RoleArgs) -> Result<u8, Failure> {
+    let role: Role = args.role.parse().map_err(failure(exit::USAGE))?;
+    let dir = settings::dir(&args.dir).map_err(failure(exit::USAGE))?;
+    role::keep(dir.as_ref(), role).map_err(failure(exit::FAILED))?;
+    match wait(Client::new(settings::admin_socket(&dir)).tell(role))? {
+        Err(error) if !error.is_absent() => Err(failure(exit::HAPILOT_SILENT)(error)),
+        _ => Ok(exit::WELL),
+    }
+}
+
+/// keepalived tells by the role when the partner has taken over.
+fn leave(args: &LeaveArgs) -> Result<u8, Failure> {
+    let dir = settings::dir(&args.dir).map_err(failure(exit::USAGE))?;
+    let timeout = settings::leave_timeout(args).map_err(failure(exit::USAGE))?;
+    let weight = format!("{}\n", keepalived::LEAVING);
+    std::fs::write(dir.join(keepalived::WEIGHT_FILE), weight).map_err(failure(exit::FAILED))?;
+    let deadline = Instant::now() + timeout;
+    loop {
+        let kept = role::kept(dir.as_ref()).map_err(failure(exit::FAILED))?;
+        if kept.is_none_or(|told| told.role != Role::Master) {
+            return Ok(exit::WELL);
+        }
+        if Instant::now() >= deadline {
+            return Err(failure(exit::FAILED)(StillHere));
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+fn judge(health: &Health, json: bool) -> Result<u8, AnswerError> {
     let verdict = health.verdict();
     if json {
         show(health, true)?;

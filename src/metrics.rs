@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::core::command::Command;
 use crate::report::Health;
+use crate::role::Role;
 
 /// An enum whose variants are the values of one label.
 macro_rules! label {
@@ -265,6 +266,12 @@ fn gauges(out: &mut String, health: Option<&Health>) -> fmt::Result {
         head(out, name, "gauge", help)?;
         writeln!(out, "hapilot_{name} {value}")?;
     }
+    // Without keepalived there is no role.
+    let Some(told) = health.role else { return Ok(()) };
+    head(out, "role", "gauge", "1 for the role in a pair that keepalived told last.")?;
+    for role in Role::ALL {
+        writeln!(out, "hapilot_role{{role=\"{role}\"}} {}", usize::from(role == told.role))?;
+    }
     Ok(())
 }
 
@@ -292,6 +299,7 @@ mod tests {
             haproxy: Haproxy { connected: true, ..Haproxy::default() },
             counts: Counts { hosts: 4, servers: 7, rejected: 2, blocked: 1 },
             error: None,
+            role: None,
         }
     }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::claim::Rejection;
 use crate::core::state::Admin;
+use crate::role::ToldRole;
 
 mod text;
 
@@ -39,6 +40,9 @@ pub struct Health {
     pub counts: Counts,
     /// The last error of a turn that has not been followed by a good turn.
     pub error: Option<String>,
+    /// What keepalived last told; `None` without it. Only the admin server knows.
+    #[serde(default)]
+    pub role: Option<ToldRole>,
 }
 
 /// hapilot itself.
@@ -198,6 +202,18 @@ impl Status {
         };
         self.health = self.health.sealed();
         self
+    }
+}
+
+impl Status {
+    /// How many servers visitors should be led to, if HAProxy reaches none of
+    /// them; `None` if it reaches one, if there are none, or if HAProxy is away.
+    #[must_use]
+    pub fn unreached(&self) -> Option<usize> {
+        let servers = || self.hosts.iter().flat_map(|host| &host.servers);
+        let down = servers().filter(|server| server.state == ServerState::Down).count();
+        let reached = servers().any(|server| server.state == ServerState::Up);
+        (self.health.haproxy.connected && down > 0 && !reached).then_some(down)
     }
 }
 

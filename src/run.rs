@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::admin::listen::{ListenError, Listeners};
 use crate::admin::{AdminHandle, Ask, serve};
@@ -26,16 +26,17 @@ use crate::haproxy_process::{self, BinaryError, HaproxyBinary, Launch};
 use crate::metrics::Metrics;
 use crate::reconcile::Rules;
 use crate::report::Mode;
-use crate::runtime_api::RuntimeApiAddress;
-use crate::settings::{DockerEngine, HaproxyContainer, HaproxyMode, RuntimeApi, Settings};
+use crate::role;
+use crate::runtime_api::{Client, ClientError, RuntimeApiAddress, Timeouts};
+use crate::settings::{
+    DockerEngine, HAPROXY_SOCKET_NAME, HaproxyContainer, HaproxyMode, RuntimeApi, Settings,
+};
 use crate::shutdown::Signals;
 use crate::whereabouts::own_container;
 
 /// Changes from Docker that may wait for the controller. A full channel slows
 /// the reading of events down; nothing is lost.
 const WAITING_CHANGES: usize = 256;
-/// HAProxy's socket below `--dir` where hapilot starts HAProxy.
-const HAPROXY_SOCKET: &str = "admin.sock";
 
 /// `nobody`, on every Linux.
 const NOBODY: Identity = Identity { uid: 65_534, gid: 65_534 };
@@ -68,6 +69,11 @@ pub async fn run(settings: Settings, signals: Signals) -> Result<(), RunError> {
     }
     let metrics = Arc::new(Metrics::default());
     let (handle, questions) = AdminHandle::new();
+    // Read after the socket is there: who comes too early for it has kept the role in the file before.
+    match role::kept(settings.dir.as_ref()) {
+        Ok(told) => told.into_iter().for_each(|told| handle.tell(told)),
+        Err(error) => warn!(%error, "the role that was kept can't be read; keepalived will tell it again"),
+    }
     let done = CancellationToken::new();
     let server = tokio::spawn(serve::serve(listeners, handle, metrics.clone(), done.clone()));
     let ended = drive(settings, metrics, questions, signals).await;
@@ -75,6 +81,17 @@ pub async fn run(settings: Settings, signals: Signals) -> Result<(), RunError> {
     // It can only fail by a panic, which tokio has printed.
     let _ = server.await;
     ended
+}
+
+/// Whether HAProxy answers on its socket and is not about to end; whether
+/// hapilot runs is of no account.
+pub async fn check_haproxy(socket: &RuntimeApi, timeout: Duration) -> Result<(), ClientError> {
+    let address = address(socket);
+    let timeouts = Timeouts { connect: timeout, progress: timeout, overall: timeout };
+    match tokio::time::timeout(timeout, Client::connect(&address, timeouts)).await {
+        Ok(connected) => connected.map(drop),
+        Err(_) => Err(ClientError::Deadline { address, waited: timeout }),
+    }
 }
 
 /// The start-up configuration for settings alone, without any container.
@@ -110,7 +127,7 @@ async fn drive(
     let version = binary.as_ref().map(|binary| binary.version);
     let checker = binary.as_ref().map(|binary| binary.path.clone());
     let keeper = binary.map(|binary| {
-        let launch = Launch { binary, socket: settings.dir.join(HAPROXY_SOCKET) };
+        let launch = Launch { binary, socket: settings.dir.join(HAPROXY_SOCKET_NAME) };
         let grace = settings.grace;
         tokio::spawn(haproxy_process::keep(launch, grace, config_questions, news_in, keeper_stop.clone()))
     });
@@ -181,14 +198,18 @@ fn docker_address(engine: &DockerEngine) -> Result<DockerAddress, DockerError> {
 
 fn runtime_api(settings: &Settings) -> RuntimeApiAddress {
     match &settings.haproxy {
-        HaproxyMode::Spawn { .. } => RuntimeApiAddress::Unix(settings.dir.join(HAPROXY_SOCKET)),
-        HaproxyMode::Attach { socket: RuntimeApi::Unix(path) } => RuntimeApiAddress::Unix(path.clone()),
-        HaproxyMode::Attach { socket: RuntimeApi::Tcp { host, port } } if host.contains(':') => {
+        HaproxyMode::Spawn { .. } => RuntimeApiAddress::Unix(settings.dir.join(HAPROXY_SOCKET_NAME)),
+        HaproxyMode::Attach { socket } => address(socket),
+    }
+}
+
+fn address(socket: &RuntimeApi) -> RuntimeApiAddress {
+    match socket {
+        RuntimeApi::Unix(path) => RuntimeApiAddress::Unix(path.clone()),
+        RuntimeApi::Tcp { host, port } if host.contains(':') => {
             RuntimeApiAddress::Tcp(format!("[{host}]:{port}"))
         }
-        HaproxyMode::Attach { socket: RuntimeApi::Tcp { host, port } } => {
-            RuntimeApiAddress::Tcp(format!("{host}:{port}"))
-        }
+        RuntimeApi::Tcp { host, port } => RuntimeApiAddress::Tcp(format!("{host}:{port}")),
     }
 }
 
@@ -196,7 +217,7 @@ fn config_settings(settings: &Settings) -> Result<ConfigSettings, RunError> {
     let dir = ConfigPath::new(settings.dir.as_str())?;
     let socket = match &settings.haproxy {
         HaproxyMode::Spawn { .. } => {
-            RuntimeSocket::unix(ConfigPath::new(&settings.dir.join(HAPROXY_SOCKET).to_string_lossy())?)?
+            RuntimeSocket::unix(ConfigPath::new(&settings.dir.join(HAPROXY_SOCKET_NAME).to_string_lossy())?)?
         }
         HaproxyMode::Attach { socket: RuntimeApi::Unix(path) } => {
             RuntimeSocket::unix(ConfigPath::new(&path.to_string_lossy())?)?

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use crate::cli::{LogArgs, Values, defaults};
 
+mod pair;
 mod parse;
 
+pub use pair::{CheckSettings, Interface, KeepalivedSettings, Preference, VirtualAddress, leave_timeout};
 use parse::{Flag, flag};
 pub use parse::{SafePath, SettingsError};
 
@@ -26,6 +28,8 @@ pub const HAPROXY_SOCKET_LIMIT: usize = SOCKET_LIMIT - ".4194304.tmp".len();
 pub const DIR_LIMIT: usize = HAPROXY_SOCKET_LIMIT - 15;
 /// The file below `--dir` on which a running hapilot always answers.
 pub const SOCKET_NAME: &str = "hapilot.sock";
+/// HAProxy's socket below `--dir` where hapilot starts HAProxy.
+pub const HAPROXY_SOCKET_NAME: &str = "admin.sock";
 
 /// All that `run` and `render` need to know.
 #[derive(Clone, PartialEq, Eq, Debug)]

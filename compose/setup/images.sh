@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds the images of compose/sidecar.yml from what cargo built: hapilot-haproxy:local,
-# hapilot:local and hapilot-sample:local.
+# Builds the images of compose/ from what cargo built: hapilot-haproxy:local, hapilot:local,
+# hapilot-sample:local and hapilot-keepalived:local.
 #
-#   compose/setup/images.sh [haproxy] [hapilot] [sample]        default: all three
+#   compose/setup/images.sh [haproxy] [hapilot] [sample] [keepalived]        default: all four
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
 . "$(dirname "$0")/common.sh"
@@ -33,7 +33,7 @@ need_binary() { # PATH
 }
 
 images=("$@")
-[[ ${#images[@]} -gt 0 ]] || images=(haproxy hapilot sample)
+[[ ${#images[@]} -gt 0 ]] || images=(haproxy hapilot sample keepalived)
 for image in "${images[@]}"; do
     case $image in
         haproxy) build hapilot-haproxy:local "$root/haproxy" "$root/haproxy/Dockerfile" ;;
@@ -44,6 +44,10 @@ for image in "${images[@]}"; do
         sample)
             need_binary target/release/sample-backend
             build hapilot-sample:local "$root" "$root/compose/sample.Dockerfile"
+            ;;
+        keepalived)
+            need_binary target/release/hapilot
+            build hapilot-keepalived:local "$root" "$root/compose/keepalived.Dockerfile"
             ;;
         *) fail "no such image: $image" ;;
     esac

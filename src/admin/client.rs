@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::serve::ROLE_PATH;
 use crate::report::{Health, PlanReport, Status};
+use crate::role::Role;
 
 /// For the whole exchange: longer than the server waits for its controller, so
 /// that the server's own words arrive.
@@ -42,10 +44,12 @@ pub enum AskError {
         source: io::Error,
     },
     /// It took too long.
-    #[error("no answer from a running hapilot: nothing came from {path} within {} s", DEADLINE.as_secs())]
+    #[error("no answer from a running hapilot: nothing came from {path} within {waited:?}")]
     Slow {
         /// The socket.
         path: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
     },
     /// The connection broke, or did not carry HTTP.
     #[error("no answer from a running hapilot: the connection to {path} broke")]
@@ -75,13 +79,25 @@ impl AskError {
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    deadline: Duration,
 }
 
 impl Client {
     /// For `<dir>/hapilot.sock`. Connects with each question.
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, deadline: DEADLINE }
+    }
+
+    /// Waits so long for an answer, and no longer.
+    #[must_use]
+    pub fn within(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// Tells the role of this machine in its pair.
+    pub async fn tell(&self, role: Role) -> Result<(), AskError> {
+        self.exchange(Method::PUT, &format!("{ROLE_PATH}{role}")).await.map(drop)
     }
 
     /// The head of the status; what `check` looks at. [Sealed](Health::sealed)
@@ -102,24 +118,24 @@ impl Client {
 
     /// The start-up configuration.
     pub async fn render(&self) -> Result<String, AskError> {
-        let body = self.get("/render").await?;
+        let body = self.exchange(Method::GET, "/render").await?;
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
     async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, AskError> {
-        let body = self.get(path).await?;
+        let body = self.exchange(Method::GET, path).await?;
         serde_json::from_slice(&body).map_err(AskError::Foreign)
     }
 
-    async fn get(&self, path: &str) -> Result<Bytes, AskError> {
-        match tokio::time::timeout(DEADLINE, exchange(&self.socket, path)).await {
+    async fn exchange(&self, method: Method, path: &str) -> Result<Bytes, AskError> {
+        match tokio::time::timeout(self.deadline, exchange(&self.socket, method, path)).await {
             Ok(answer) => answer,
-            Err(_) => Err(AskError::Slow { path: self.socket.clone() }),
+            Err(_) => Err(AskError::Slow { path: self.socket.clone(), waited: self.deadline }),
         }
     }
 }
 
-async fn exchange(socket: &Path, path: &str) -> Result<Bytes, AskError> {
+async fn exchange(socket: &Path, method: Method, path: &str) -> Result<Bytes, AskError> {
     let stream = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             AskError::Absent { path: socket.to_owned() }
@@ -132,7 +148,9 @@ async fn exchange(socket: &Path, path: &str) -> Result<Bytes, AskError> {
     };
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(e.into()))?;
-    let request = Request::get(path)
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header(hyper::header::HOST, "hapilot")
         .body(Empty::<Bytes>::new())
         .map_err(|e| broken(e.into()))?;

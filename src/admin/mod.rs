@@ -7,11 +7,13 @@
 //!  hapilot status ──client──► socket ──serve──► AdminHandle ──Ask──► controller
 //! ```
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::report::{Health, PlanReport, Status};
+use crate::role::ToldRole;
 
 pub mod client;
 pub mod listen;
@@ -44,6 +46,8 @@ const WAITING_QUESTIONS: usize = 64;
 #[derive(Clone, Debug)]
 pub struct AdminHandle {
     questions: mpsc::Sender<Ask>,
+    /// No business of the controller: nothing that it does depends on it.
+    role: Arc<Mutex<Option<ToldRole>>>,
 }
 
 impl AdminHandle {
@@ -57,17 +61,38 @@ impl AdminHandle {
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Ask>) {
         let (questions, receiver) = mpsc::channel(WAITING_QUESTIONS);
-        (Self { questions }, receiver)
+        (Self { questions, role: Arc::default() }, receiver)
     }
 
     /// The head of the report, [sealed](Health::sealed).
     pub async fn health(&self) -> Result<Health, Silent> {
-        self.ask(Self::DEADLINE, Ask::Health).await.map(Health::sealed)
+        let health = self.ask(Self::DEADLINE, Ask::Health).await?;
+        Ok(Health { role: self.role(), ..health }.sealed())
     }
 
     /// The whole report, [sealed](Status::sealed).
     pub async fn status(&self) -> Result<Status, Silent> {
-        self.ask(Self::DEADLINE, Ask::Status).await.map(Status::sealed)
+        let mut status = self.ask(Self::DEADLINE, Ask::Status).await?;
+        status.health.role = self.role();
+        Ok(status.sealed())
+    }
+
+    /// keepalived tells the role of this machine.
+    pub fn tell(&self, told: ToldRole) {
+        let before = self.held_role().replace(told);
+        let before = before.map_or("none", |before| before.role.word());
+        tracing::info!(role = told.role.word(), before, "keepalived tells the role of this machine");
+    }
+
+    /// The role that was told last.
+    #[must_use]
+    pub fn role(&self) -> Option<ToldRole> {
+        *self.held_role()
+    }
+
+    fn held_role(&self) -> std::sync::MutexGuard<'_, Option<ToldRole>> {
+        // A plain value can't be half written.
+        self.role.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What would be sent now.

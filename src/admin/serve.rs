@@ -1,4 +1,5 @@
-//! Answering on the admin sockets: HTTP/1.1, reading only.
+//! Answering on the admin sockets: HTTP/1.1, reading only, but for the role in a
+//! pair, which is told on the own socket.
 //!
 //! What lives here: the paths, and the bounds on those who ask. What it must
 //! not know: where an answer comes from (the handle asks the controller).
@@ -28,6 +29,7 @@ use super::listen::Listeners;
 use super::{AdminHandle, Silent};
 use crate::metrics::Metrics;
 use crate::report::Verdict;
+use crate::role::{Role, ToldRole};
 
 /// Connections at a time on each socket.
 const PLACES: usize = 64;
@@ -55,11 +57,17 @@ const PATHS: &str = "\
 /render   HAProxy's start-up configuration
 ";
 
+/// Below this path keepalived's notification puts the role.
+pub(super) const ROLE_PATH: &str = "/role/";
+
 /// Where answers come from.
 #[derive(Clone)]
 struct Source {
     controller: AdminHandle,
     metrics: Arc<Metrics>,
+    /// Who asks here may tell the role too: on `<dir>/hapilot.sock`, which only
+    /// the owner and the group can open.
+    may_tell: bool,
 }
 
 /// Answers on all sockets until `stop` is cancelled; then the sockets are
@@ -70,8 +78,11 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
-    let source = Source { controller, metrics };
-    let unix = listeners.unix.iter().map(|socket| accept(&socket.listener, &source));
+    let source = Source { controller, metrics, may_tell: false };
+    let own = Source { may_tell: true, ..source.clone() };
+    // The own socket is the first.
+    let sources = std::iter::once(&own).chain(std::iter::repeat(&source));
+    let unix = listeners.unix.iter().zip(sources).map(|(socket, source)| accept(&socket.listener, source));
     let tcp = async {
         match &listeners.tcp {
             Some(listener) => accept(listener, &source).await,
@@ -147,6 +158,18 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: 
 type Answer = Response<Full<Bytes>>;
 
 async fn respond(request: &Request<Incoming>, source: &Source) -> Answer {
+    if request.method() == Method::PUT
+        && source.may_tell
+        && let Some(word) = request.uri().path().strip_prefix(ROLE_PATH)
+    {
+        return match word.parse::<Role>() {
+            Ok(role) => {
+                source.controller.tell(ToldRole::now(role));
+                text(StatusCode::OK, format!("{role}\n"))
+            }
+            Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        };
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));

@@ -151,6 +151,7 @@ impl Controller {
             },
             counts: counts.unwrap_or_else(|| self.counts()),
             error: self.trouble.clone(),
+            role: None,
         }
     }
 

@@ -27,6 +27,7 @@ impl Controller {
                 }
                 self.version = Some(client.version());
                 self.haproxy.connected(&client);
+                self.down.write(false);
                 self.link = Some(Link::new(client));
                 let now = Instant::now();
                 self.connected_at = now;
@@ -40,6 +41,10 @@ impl Controller {
             }
             Err(error) => {
                 self.due.connect = Instant::now() + self.connecting.next();
+                // What can't be used by hapilot may well serve its visitors.
+                if error.is_retryable() {
+                    self.down.write(true);
+                }
                 if self.haproxy.failed(&error.to_string()) {
                     self.metrics.error(ErrorKind::Haproxy);
                     if error.is_retryable() {

@@ -19,6 +19,7 @@ fn health() -> Health {
         haproxy: Haproxy { connected: true, pid: Some(2), ..Haproxy::default() },
         counts: Counts::default(),
         error: None,
+        role: None,
     }
 }
 

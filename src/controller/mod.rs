@@ -36,11 +36,13 @@ use crate::runtime_api::Connect;
 mod answer;
 mod connection;
 mod containers;
+mod down;
 mod files;
 mod meanwhile;
 mod told;
 
 use connection::{Attempt, attempted, closed};
+use down::DownFile;
 use files::{Files, pool};
 use meanwhile::Meanwhile;
 use told::Told;
@@ -120,6 +122,7 @@ pub struct Controller {
     /// How many connections in a row ended soon after they stood.
     short_lived: u32,
     files: Files,
+    down: DownFile,
     /// Questions that wait for the end of a call to HAProxy.
     asked: VecDeque<Ask>,
     told: Told,
@@ -202,6 +205,7 @@ impl Controller {
         }
         Self {
             files,
+            down: DownFile::new(&config.dir),
             asked: VecDeque::new(),
             told: Told::default(),
             restarts: Restarts::default(),
@@ -272,6 +276,10 @@ impl Controller {
                 Some(ask) = inputs.asks.recv() => self.answer(ask, &mut inputs).await,
                 () = sleep_until(next) => {}
             }
+        }
+        if self.config.mode == Mode::Spawn {
+            // It is about to end: its partner takes over before visitors notice.
+            self.down.write(true);
         }
         // An open session would count as a request in flight.
         self.link = None;

@@ -23,6 +23,7 @@ fn health() -> Health {
         },
         counts: Counts::default(),
         error: None,
+        role: None,
     }
 }
 

@@ -90,6 +90,9 @@ impl Display for Health {
             (_, false) => "STALE",
             (false, true) => "NOT CONVERGED",
         })?;
+        if let Some(told) = self.role {
+            write!(f, " · {}", told.role)?;
+        }
         write!(f, " · {} · ", self.haproxy)?;
         count(f, self.counts.hosts, "host", "hosts")?;
         f.write_str(", ")?;

@@ -65,6 +65,14 @@ pub enum SettingsError {
         /// Its meaning.
         what: &'static str,
     },
+    /// keepalived's configuration can't be made without it.
+    #[error("{flag} is needed with --keepalived: {what}")]
+    Needed {
+        /// The one that is not there.
+        flag: Flag,
+        /// Its meaning.
+        what: &'static str,
+    },
     /// More than one `--docker`.
     #[error("--docker (or DOCKER_HOST) is given {count} times: this version watches one engine")]
     SeveralEngines {

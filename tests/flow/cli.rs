@@ -14,6 +14,7 @@ use hapilot::report::{
     Counts, Docker, Hapilot, Haproxy, Health, HostStatus, Mode, PlanReport, PlannedStep, Rejected,
     ServerState, ServerStatus, Status,
 };
+use hapilot::role::{self, Role};
 use hapilot::settings;
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +43,7 @@ fn help(arguments: &[&str]) -> String {
 #[test]
 fn help_texts() {
     insta::assert_snapshot!("help", help(&["--help"]));
-    for action in ["run", "status", "plan", "render", "check"] {
+    for action in ["run", "status", "plan", "render", "check", "role", "leave"] {
         insta::assert_snapshot!(format!("help_{action}"), help(&[action, "--help"]));
     }
 }
@@ -242,6 +243,135 @@ fn check_of_a_hapilot_whose_controller_is_gone() {
     assert_eq!(errors, "hapilot: the running hapilot can't answer: the controller does not answer\n");
 }
 
+#[test]
+fn check_of_a_hapilot_that_hangs_ends_in_time() {
+    let stub = Stub::with_controller(|questions| async move {
+        let _held = questions;
+        std::future::pending::<()>().await;
+    });
+    let begin = std::time::Instant::now();
+    let (code, _, errors) = stub.ask(&["check", "--timeout", "300ms"]);
+    assert_eq!(code, i32::from(exit::HAPILOT_SILENT));
+    assert!(errors.contains("within 300ms"), "{errors}");
+    // The server itself would have given up on its controller after two seconds.
+    assert!(begin.elapsed() < AdminHandle::DEADLINE, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn check_of_haproxy_itself() {
+    let temp = tempfile::tempdir().unwrap();
+    let check = |arguments: &[&str]| {
+        outcome(hapilot().args(["check", "--haproxy", "--dir"]).arg(temp.path()).args(arguments))
+    };
+    let (code, text, errors) = check(&[]);
+    assert_eq!((code, errors.as_str()), (i32::from(exit::HAPROXY_SILENT), ""));
+    assert!(text.contains("admin.sock"), "{text}");
+    let socket = temp.path().join("hangs.sock");
+    let _hangs = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let begin = std::time::Instant::now();
+    let (code, text, _) = check(&["--timeout", "200ms", "--json", "--runtime-api", socket.to_str().unwrap()]);
+    assert_eq!(code, i32::from(exit::HAPROXY_SILENT));
+    assert!(begin.elapsed() < std::time::Duration::from_secs(2), "{:?}", begin.elapsed());
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["haproxy"]["connected"], false);
+    let (code, _, errors) = check(&["--runtime-api", "x"]);
+    assert_eq!(code, i32::from(exit::USAGE), "{errors}");
+}
+
+#[test]
+fn check_of_the_servers_alone() {
+    let cases: [(&[ServerState], bool, u8); 6] = [
+        (&[ServerState::Up], true, exit::WELL),
+        (&[ServerState::Down, ServerState::Up], true, exit::WELL),
+        (&[ServerState::Down, ServerState::Maint], true, exit::UNREACHED),
+        // Nobody is to be led there.
+        (&[ServerState::Drain], true, exit::WELL),
+        (&[], true, exit::WELL),
+        // Who has no connection to HAProxy can't know.
+        (&[ServerState::Down], false, exit::WELL),
+    ];
+    for (states, connected, expected) in cases {
+        let mut status = status();
+        let server = status.hosts[0].servers[0].clone();
+        status.hosts[0].servers =
+            states.iter().map(|&state| ServerStatus { state, ..server.clone() }).collect();
+        status.health.haproxy.connected = connected;
+        let stub = Stub::start(status);
+        let (code, text, errors) = stub.ask(&["check", "--servers"]);
+        assert_eq!((code, errors.as_str()), (i32::from(expected), ""), "{states:?}");
+        assert_eq!(text.starts_with("HAProxy reaches none of its 1 servers"), expected == exit::UNREACHED);
+    }
+}
+
+#[test]
+fn leaving_waits_for_the_partner() {
+    let temp = tempfile::tempdir().unwrap();
+    let leave =
+        |timeout: &str| outcome(hapilot().args(["leave", "--timeout", timeout, "--dir"]).arg(temp.path()));
+    // Nobody was ever master here.
+    assert_eq!(leave("0s"), (0, String::new(), String::new()));
+    let weight = temp.path().join(hapilot::keepalived::WEIGHT_FILE);
+    assert_eq!(std::fs::read_to_string(&weight).unwrap(), "-100\n");
+    std::fs::write(&weight, "0\n").unwrap();
+    role::keep(temp.path(), Role::Master).unwrap();
+    let (code, _, errors) = leave("50ms");
+    assert_eq!(code, i32::from(exit::FAILED));
+    assert!(errors.contains("did not take the address"), "{errors}");
+    // As keepalived would: the partner takes it when the priority has fallen.
+    std::fs::write(&weight, "0\n").unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while std::fs::read_to_string(&weight).unwrap() != "-100\n" {
+                std::thread::yield_now();
+            }
+            role::keep(temp.path(), Role::Backup).unwrap();
+        });
+        assert_eq!(leave("30s"), (0, String::new(), String::new()));
+    });
+}
+
+#[test]
+fn a_role_is_told_and_kept() {
+    let stub = Stub::start(status());
+    assert_eq!(stub.ask(&["role", "master"]), (0, String::new(), String::new()));
+    let (_, text, _) = stub.ask(&["status"]);
+    assert!(text.starts_with("converged · master · "), "{text}");
+    let kept = |dir: &Path| role::kept(dir).unwrap().map(|told| told.role);
+    assert_eq!(kept(stub.dir()), Some(Role::Master));
+    let (code, _, errors) = stub.ask(&["role", "king"]);
+    assert_eq!(code, i32::from(exit::USAGE));
+    assert_eq!(errors, "hapilot: a role is master, backup, fault or stop\n");
+
+    // Without a running hapilot it waits for one.
+    let temp = tempfile::tempdir().unwrap();
+    let tell = |dir: &Path| outcome(hapilot().args(["role", "fault", "--dir"]).arg(dir));
+    assert_eq!(tell(temp.path()), (0, String::new(), String::new()));
+    assert_eq!(kept(temp.path()), Some(Role::Fault));
+    let (code, _, errors) = tell(&temp.path().join("away"));
+    assert_eq!(code, i32::from(exit::FAILED), "{errors}");
+}
+
+#[test]
+fn keepalived_configuration() {
+    let pair = ["--interface", "eth0", "--own-address", "10.0.0.11", "--peer-address", "10.0.0.12"];
+    let render = |more: &[&str]| {
+        let render = hapilot().args(["render", "--keepalived"]).args(pair).args(more).output().unwrap();
+        (render.status.code(), String::from_utf8(render.stdout).unwrap())
+    };
+    let more = ["--role", "backup", "--virtual-address", "10.0.0.10/24", "--virtual-address", "10.0.0.9"];
+    let (code, text) = render(&more);
+    assert_eq!(code, Some(0));
+    let program = format!("\"{} check --haproxy ", env!("CARGO_BIN_EXE_hapilot"));
+    assert!(text.contains(&program) && text.contains("        10.0.0.9/32\n"), "{text}");
+    assert_eq!(render(&more[..2]).0, Some(i32::from(exit::USAGE)));
+    // Both addresses in one variable.
+    let mut variables = hapilot();
+    variables.args(["render", "--keepalived", "--role", "backup"]).args(pair);
+    let (_, text_of_variables, _) =
+        outcome(variables.env("HAPILOT_VIRTUAL_ADDRESS", "10.0.0.10/24,10.0.0.9"));
+    assert_eq!(text_of_variables, text);
+}
+
 fn status() -> Status {
     Status {
         health: Health {
@@ -262,6 +392,7 @@ fn status() -> Status {
             },
             counts: Counts::default(),
             error: None,
+            role: None,
         },
         hosts: vec![HostStatus {
             host: "shop.example".into(),

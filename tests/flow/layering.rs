@@ -18,6 +18,7 @@ const LINES: usize = 600;
 const ARROWS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("shutdown", &[]),
+    ("role", &[]),
     ("backoff", &[]),
     ("whereabouts", &[]),
     ("runtime_api", &["core"]),
@@ -27,12 +28,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("observe", &["core", "runtime_api"]),
     ("cli", &["core"]),
     ("settings", &["core", "cli"]),
+    ("keepalived", &["settings"]),
     ("logging", &["settings"]),
-    ("report", &["core", "logging"]),
-    ("metrics", &["core", "report"]),
+    ("report", &["core", "logging", "role"]),
+    ("metrics", &["core", "report", "role"]),
     ("apply", &["core", "runtime_api"]),
     ("reconcile", &["core", "runtime_api", "observe", "apply", "metrics"]),
-    ("admin", &["core", "settings", "report", "metrics", "shutdown"]),
+    ("admin", &["core", "settings", "role", "report", "metrics", "shutdown"]),
     (
         "controller",
         &[
@@ -43,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "docker",
             "haproxy_config",
             "haproxy_process",
+            "keepalived",
             "observe",
             "report",
             "metrics",

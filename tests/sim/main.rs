@@ -66,18 +66,30 @@ fn histories(release: Release, test: &str) {
         None => 1..=number("HAPILOT_SIM_SEEDS").unwrap_or_else(|| seeds(release)),
     };
     for seed in seeds {
-        let dir = scratch();
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let local = tokio::task::LocalSet::new();
-        let played = local.block_on(&runtime, play::play(release, seed, steps, dir.path()));
-        played.unwrap_or_else(|failure| {
+        played(release, seed, steps).unwrap_or_else(|failure| {
             panic!(
                 "{}\n\n{}\n\nto play it again:\nHAPILOT_SIM_SEED={seed} HAPILOT_SIM_STEPS={steps} cargo nextest run \
                  --test simulation {test}",
                 failure.story, failure.what
             )
         });
+    }
+}
+
+fn played(release: Release, seed: u64, steps: usize) -> Result<u64, play::Failure> {
+    let dir = scratch();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, play::play(release, seed, steps, dir.path()))
+}
+
+#[test]
+fn the_same_seed_is_the_same_history() {
+    for release in [Release::V2_6, Release::V3_4] {
+        let digest = |seed| played(release, seed, 150).unwrap();
+        assert_eq!(digest(1), digest(1), "{release:?}");
+        assert_ne!(digest(1), digest(2), "{release:?}");
     }
 }
 

@@ -28,7 +28,7 @@ use crate::chance::Chance;
 use crate::engine::{Engine, PLACES};
 use crate::haproxy_model::Release;
 use crate::stage::Shared;
-use crate::verdict;
+use crate::verdict::{self, Rigour};
 
 /// Backends of the pool: fewer than hosts, so it runs out.
 pub const POOL: usize = 4;
@@ -36,7 +36,7 @@ pub const POOL: usize = 4;
 const RESYNC: Duration = Duration::from_secs(10);
 
 /// Without a fault: every command takes no time, and on 3.x an address a moment.
-const PROMPTLY: Duration = Duration::from_millis(500);
+const PROMPTLY: Duration = Duration::from_secs(2);
 /// After a fault: a deadline (5 s), the longest pause between connections (2 s)
 /// and between attempts at what was refused (30 s), each a good deal longer.
 const AFTER_A_FAULT: Duration = Duration::from_secs(60);
@@ -91,8 +91,9 @@ pub struct Failure {
     pub story: String,
 }
 
-/// Plays so many steps of the history that a seed makes up.
-pub async fn play(release: Release, seed: u64, steps: usize, dir: &Path) -> Result<(), Failure> {
+/// Plays so many steps of the history that a seed makes up; a digest of all that
+/// happened.
+pub async fn play(release: Release, seed: u64, steps: usize, dir: &Path) -> Result<u64, Failure> {
     let mut play = Play {
         chance: Chance::new(seed),
         shared: Shared::new(release, !seed),
@@ -113,7 +114,7 @@ pub async fn play(release: Release, seed: u64, steps: usize, dir: &Path) -> Resu
     }
     let mut stage = play.shared.stage();
     stage.die();
-    outcome.map_err(|what| Failure { what, story: stage.story() })
+    outcome.map(|()| stage.digest(dir)).map_err(|what| Failure { what, story: stage.story() })
 }
 
 type Outcome = Result<(), String>;
@@ -151,7 +152,7 @@ impl Play<'_> {
         let status = self.status().await.ok_or("hapilot does not answer")?;
         let stage = self.shared.stage();
         let haproxy = stage.haproxy.as_ref().ok_or("HAProxy is gone")?;
-        verdict::judge(haproxy, &self.engine.facts(), &status, true)
+        verdict::judge(haproxy, &self.engine.facts(), &status, Rigour::Clean)
             .map_err(|flaw| format!("in the end: {flaw}"))
     }
 
@@ -299,9 +300,16 @@ impl Play<'_> {
     }
 
     fn restart_haproxy(&mut self) -> Outcome {
+        let empty = self.chance.one_in(5);
         let mut stage = self.shared.stage();
         stage.start(self.dir);
         self.restarted_at = None;
+        if empty && let Some(haproxy) = &mut stage.haproxy {
+            // With the files of its first day, say.
+            haproxy.forget();
+            stage.note("without anything");
+            return Ok(());
+        }
         // hapilot lived and knew all the while: the files are the present state.
         let away = self.away_since.take().map_or(0, |since| stage.now() - since);
         let knew = !self.is_dead() && self.engine.is_told() && !self.cut_off && away > 200;
@@ -359,7 +367,8 @@ impl Play<'_> {
             return Err("hapilot has not seen yet what a hand did".to_owned());
         }
         let Some(haproxy) = &stage.haproxy else { return Err("HAProxy does not run".to_owned()) };
-        let verdict = verdict::judge(haproxy, &self.engine.facts(), &status, false);
+        let rigour = if honest { Rigour::Now } else { Rigour::Settled };
+        let verdict = verdict::judge(haproxy, &self.engine.facts(), &status, rigour);
         match verdict {
             // Who asks only now may be told of something that happened in between.
             Err(flaw) if honest && status.health.converged => Err(format!("DISHONEST: {flaw}")),

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -66,6 +67,8 @@ impl Network for Net {
 pub struct Stage {
     pub release: Release,
     pub haproxy: Option<Haproxy>,
+    /// After a reload: the process that goes, to which open sessions still lead.
+    old: Option<(Haproxy, CancellationToken)>,
     /// Ends with the process: so do its connections.
     life: CancellationToken,
     pub net: Net,
@@ -93,6 +96,8 @@ pub struct Stage {
     refused: bool,
     pub breaches: Vec<String>,
     journal: VecDeque<String>,
+    /// All of it, unbounded.
+    all: String,
     /// What was seen after the last command, if nothing else has happened since.
     last_sight: Option<(Arc<Facts>, Sight)>,
     pids: u32,
@@ -120,6 +125,7 @@ impl Shared {
         Self(Arc::new(Mutex::new(Stage {
             release,
             haproxy: None,
+            old: None,
             life: CancellationToken::new(),
             net: Net::default(),
             begun: Instant::now(),
@@ -136,6 +142,7 @@ impl Shared {
             refused: false,
             breaches: Vec::new(),
             journal: VecDeque::new(),
+            all: String::new(),
             last_sight: None,
             pids: 100,
             dice: Chance::new(seed),
@@ -152,16 +159,16 @@ impl Connect for Shared {
         let shared = self.clone();
         Box::pin(async move {
             let address = RuntimeApiAddress::Unix("/simulated.sock".into());
-            let life = {
+            let (pid, life) = {
                 let stage = shared.stage();
-                if stage.haproxy.is_none() || stage.refuses {
+                let Some(haproxy) = stage.haproxy.as_ref().filter(|_| !stage.refuses) else {
                     let source = std::io::ErrorKind::ConnectionRefused.into();
                     return Err(ClientError::Connect { address, source });
-                }
-                stage.life.child_token()
+                };
+                (haproxy.pid, stage.life.child_token())
             };
             let (ours, theirs) = tokio::io::duplex(PIPE);
-            tokio::spawn(serve(shared, theirs, life));
+            tokio::spawn(serve(shared, theirs, pid, life));
             Client::over(address, ours, Timeouts::default()).await
         })
     }
@@ -188,7 +195,7 @@ enum Then {
 }
 
 /// One session of the Runtime API.
-async fn serve(shared: Shared, stream: DuplexStream, life: CancellationToken) {
+async fn serve(shared: Shared, stream: DuplexStream, pid: u32, life: CancellationToken) {
     let (read, mut write) = tokio::io::split(stream);
     let mut received = BufReader::with_capacity(PIPE, read).lines();
     let session = async {
@@ -204,7 +211,7 @@ async fn serve(shared: Shared, stream: DuplexStream, life: CancellationToken) {
             let hung_until = shared.stage().hung_until;
             late |= hung_until > Instant::now();
             sleep_until(hung_until).await;
-            let Some(reaction) = shared.stage().react(&command, late) else { return };
+            let Some(reaction) = shared.stage().react(&command, pid, late) else { return };
             if then == Then::On {
                 if !reaction.delay.is_zero() {
                     sleep(reaction.delay).await;
@@ -242,7 +249,16 @@ impl Stage {
             self.journal.pop_front();
         }
         let now = self.now();
-        self.journal.push_back(format!("{:>8}.{:03}  {what}", now / 1_000, now % 1_000));
+        let line = format!("{:>8}.{:03}  {what}", now / 1_000, now % 1_000);
+        self.all.push_str(&line);
+        self.journal.push_back(line);
+    }
+
+    /// All that happened, as a number.
+    pub fn digest(&self, dir: &std::path::Path) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.all.replace(dir.to_str().unwrap_or_default(), "DIR").hash(&mut hasher);
+        hasher.finish()
     }
 
     pub fn story(&self) -> String {
@@ -253,6 +269,21 @@ impl Stage {
     pub fn die(&mut self) {
         self.life.cancel();
         self.haproxy = None;
+        if let Some((_, life)) = self.old.take() {
+            life.cancel();
+        }
+    }
+
+    /// As a reload: a new process takes the socket, and open sessions stay with the
+    /// old one.
+    pub fn reload(&mut self, dir: &std::path::Path) {
+        let Some(mut going) = self.haproxy.take() else { return };
+        self.note("HAProxy is reloaded");
+        going.stopping = true;
+        let life = std::mem::take(&mut self.life);
+        self.start(dir);
+        self.old = Some((going, life));
+        (self.tampered, self.unseen, self.reading) = (true, true, false);
     }
 
     /// HAProxy starts: with the files, or without.
@@ -316,7 +347,7 @@ impl Stage {
     }
 
     /// A line has arrived. `None` if nobody is there any more.
-    fn react(&mut self, line: &str, late: bool) -> Option<Reaction> {
+    fn react(&mut self, line: &str, pid: u32, late: bool) -> Option<Reaction> {
         self.pass_time();
         if self.dice.one_in(3)
             && let Some(haproxy) = &mut self.haproxy
@@ -356,7 +387,7 @@ impl Stage {
             }
             _ => {}
         }
-        let mut reply = self.answer(line, late)?.into_bytes();
+        let mut reply = self.answer(line, pid, late)?.into_bytes();
         reply.extend_from_slice(b"\n> ");
         let mut then = Then::On;
         match fault {
@@ -375,11 +406,14 @@ impl Stage {
         Some(Reaction { reply, delay, then })
     }
 
-    fn answer(&mut self, line: &str, late: bool) -> Option<String> {
+    fn answer(&mut self, line: &str, pid: u32, late: bool) -> Option<String> {
         if line == "prompt" {
             return Some(String::new());
         }
         let only_asks = line.starts_with("show ");
+        if let Some((old, _)) = self.old.as_mut().filter(|(old, _)| old.pid == pid) {
+            return Some(old.command(line));
+        }
         self.haproxy.as_ref()?;
         if only_asks {
             self.has_met = true;

@@ -18,9 +18,6 @@ use crate::invariants::{Breaches, serving};
 use crate::play::POOL;
 use crate::stage::seen;
 
-/// How a server should stand: address, state, weight.
-type Stand = (SocketAddr, &'static str, u32);
-
 /// Something is not as it should be.
 pub type Flaw = String;
 
@@ -48,30 +45,69 @@ fn state_of(server: &Server) -> &'static str {
     }
 }
 
-/// The servers that each host should have, by the container's short identifier.
-fn expected(facts: &Facts, held: &BTreeSet<String>) -> BTreeMap<String, BTreeMap<String, Stand>> {
-    let mut hosts: BTreeMap<String, BTreeMap<String, (&Container, SocketAddr)>> = BTreeMap::new();
+/// What each host should have.
+struct Host<'a> {
+    /// hapilot has had the time to see which servers have come up.
+    looked: bool,
+    /// Address and container, by the container's short identifier.
+    claimants: BTreeMap<&'a str, (&'a Container, SocketAddr)>,
+}
+
+fn is_well(container: &Container) -> bool {
+    container.run == RunState::Running
+        && !container.stopping
+        && matches!(container.health, None | Some(Health::Healthy))
+}
+
+impl Host<'_> {
+    /// A server stands as its container asks. Who is not well takes no new visitors
+    /// as long as a better one is up.
+    fn is_right(&self, server: &Server, home: &Backend) -> bool {
+        let Some((container, at)) = id_of(server).and_then(|id| self.claimants.get(id.as_str())) else {
+            return false;
+        };
+        let right = match container.run {
+            RunState::Running if is_well(container) || !self.has_well() => "ready",
+            RunState::Running if self.looked && self.has_well_up(home) => "drain",
+            RunState::Running => return self.is_in_place(server, *at, container, &["ready", "drain"]),
+            _ => "maint",
+        };
+        self.is_in_place(server, *at, container, &[right])
+    }
+
+    #[expect(clippy::unused_self, reason = "reads well")]
+    fn is_in_place(&self, server: &Server, at: SocketAddr, container: &Container, states: &[&str]) -> bool {
+        server.address == at && server.weight == weight(container) && states.contains(&state_of(server))
+    }
+
+    fn has_well(&self) -> bool {
+        self.claimants.values().any(|(container, _)| is_well(container))
+    }
+
+    /// One of the better ones has been up for a while.
+    fn has_well_up(&self, home: &Backend) -> bool {
+        home.servers.iter().any(|server| {
+            let container = id_of(server).and_then(|id| self.claimants.get(id.as_str()));
+            let up = state_of(server) == "ready" && server.operational != 0;
+            up && container.is_some_and(|(container, _)| is_well(container))
+        })
+    }
+}
+
+fn id_of(server: &Server) -> Option<String> {
+    let name = ServerName::new(&server.name).ok()?;
+    id_of_server(&name).map(str::to_owned)
+}
+
+fn expected<'a>(facts: &'a Facts, held: &BTreeSet<String>, looked: bool) -> BTreeMap<&'a str, Host<'a>> {
+    let mut hosts: BTreeMap<&str, Host<'_>> = BTreeMap::new();
     for (container, at) in facts.placed().filter(|(c, _)| !held.contains(c.id.short())) {
         for host in &facts.claims[container.id.short()] {
-            hosts.entry(host.clone()).or_default().insert(container.id.short().to_owned(), (container, at));
+            let host = hosts.entry(host).or_insert_with(|| Host { looked, claimants: BTreeMap::new() });
+            host.claimants.insert(container.id.short(), (container, at));
         }
     }
-    let well = |c: &Container| {
-        c.run == RunState::Running && !c.stopping && matches!(c.health, None | Some(Health::Healthy))
-    };
-    let stand = |(host, claimants): (String, BTreeMap<String, (&Container, SocketAddr)>)| {
-        let somebody_well = claimants.values().any(|(c, _)| well(c));
-        let servers = claimants.into_iter().map(|(id, (container, at))| {
-            let state = match container.run {
-                RunState::Running if well(container) || !somebody_well => "ready",
-                RunState::Running => "drain",
-                _ => "maint",
-            };
-            (id, (at, state, weight(container)))
-        });
-        (host, servers.collect())
-    };
-    hosts.into_iter().map(stand).collect()
+    hosts
 }
 
 /// The containers that hapilot says it holds back, as far as it may: those that
@@ -85,11 +121,23 @@ fn held_back(facts: &Facts, status: &Status) -> BTreeSet<String> {
     facts.containers.values().filter(|c| held(c)).map(|c| c.id.short().to_owned()).collect()
 }
 
+/// How strictly HAProxy is judged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rigour {
+    /// hapilot may not have seen yet which servers have come up.
+    Now,
+    /// It has had the time to.
+    Settled,
+    /// It has also had the time to delete what was out of service.
+    Clean,
+}
+
 /// HAProxy is as the containers ask, and nothing else is left in it but servers
-/// that wait, out of service, for their deletion (not even these when `clean`).
-pub fn judge(haproxy: &Haproxy, facts: &Facts, status: &Status, clean: bool) -> Result<(), Flaw> {
+/// that wait, out of service, for their deletion.
+pub fn judge(haproxy: &Haproxy, facts: &Facts, status: &Status, rigour: Rigour) -> Result<(), Flaw> {
     let held = held_back(facts, status);
-    let expected = expected(facts, &held);
+    let clean = rigour == Rigour::Clean;
+    let expected = expected(facts, &held, rigour != Rigour::Now);
     let blocked: BTreeSet<&str> = status.blocked.iter().map(|note| note.what.as_str()).collect();
     let mut homes: BTreeMap<&str, &str> = BTreeMap::new();
 
@@ -98,19 +146,19 @@ pub fn judge(haproxy: &Haproxy, facts: &Facts, status: &Status, clean: bool) -> 
         if !keys.insert(&entry.key) {
             return flaw(format!("{} has two entries", entry.key));
         }
-        if !expected.contains_key(&entry.key) {
+        if !expected.contains_key(entry.key.as_str()) {
             return flaw(format!("{} leads to {} and nobody claims it", entry.key, entry.value));
         }
         if let Some(other) = homes.insert(&entry.value, &entry.key) {
             return flaw(format!("{other} and {} lead to {}", entry.key, entry.value));
         }
     }
-    for (host, servers) in &expected {
-        match (haproxy.route(host), blocked.contains(host.as_str())) {
+    for (host, wanted) in &expected {
+        match (haproxy.route(host), blocked.contains(host)) {
             (None, true) => {}
             (Some(_), true) => return flaw(format!("{host} is called blocked and is served")),
             (None, false) => return flaw(format!("{host} is not served")),
-            (Some(home), false) => check_servers(host, home, servers, clean)?,
+            (Some(home), false) => check_servers(host, home, wanted, clean)?,
         }
     }
     check_rest(haproxy, &homes, clean)?;
@@ -124,35 +172,21 @@ pub fn judge(haproxy: &Haproxy, facts: &Facts, status: &Status, clean: bool) -> 
     Ok(())
 }
 
-fn check_servers(
-    host: &str,
-    home: &Backend,
-    wanted: &BTreeMap<String, Stand>,
-    clean: bool,
-) -> Result<(), Flaw> {
-    let mut missing: BTreeSet<&String> = wanted.keys().collect();
+fn check_servers(name: &str, home: &Backend, host: &Host<'_>, clean: bool) -> Result<(), Flaw> {
+    let mut missing: BTreeSet<&str> = host.claimants.keys().copied().collect();
     for server in &home.servers {
-        let name = ServerName::new(&server.name).map_err(|error| error.to_string())?;
-        let id = id_of_server(&name).unwrap_or_default();
-        let stands = (server.address, state_of(server), server.weight);
-        let is_it = wanted.get(id).is_some_and(|stand| *stand == stands);
-        if is_it && missing.remove(&id.to_owned()) {
+        let at = format!("{}/{}", home.name, server.name);
+        if host.is_right(server, home) && id_of(server).is_some_and(|id| missing.remove(id.as_str())) {
             if !server.is_maint() && !server.is_checked() {
-                return flaw(format!("{}/{} is never checked", home.name, server.name));
+                return flaw(format!("{at} is never checked"));
             }
-            continue;
-        }
-        if clean || !server.is_maint() {
-            return flaw(format!(
-                "{}/{} of {host} stands {stands:?}, wanted {:?}",
-                home.name,
-                server.name,
-                wanted.get(id)
-            ));
+        } else if clean || !server.is_maint() {
+            let stands = (server.address, state_of(server), server.weight, server.operational);
+            return flaw(format!("{at} of {name} stands {stands:?}"));
         }
     }
     match missing.first() {
-        Some(id) => flaw(format!("{host} has no server of {id} as it should be: {:?}", wanted.get(*id))),
+        Some(id) => flaw(format!("{name} has no server of {id} as it should be")),
         None => Ok(()),
     }
 }

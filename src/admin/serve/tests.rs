@@ -51,6 +51,7 @@ fn status(converged: bool) -> Status {
             haproxy: Haproxy { connected: true, ..Haproxy::default() },
             counts: Counts::default(),
             error: None,
+            role: None,
         },
         hosts: vec![],
         rejected: vec![],
@@ -159,6 +160,27 @@ async fn what_is_not_offered_is_refused() {
     let endless = format!("GET /live HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(HEAD_LIMIT));
     let (head, _) = raw(&server, &endless).await;
     assert!(head.starts_with("HTTP/1.1 431 "), "{head}");
+}
+
+#[tokio::test]
+async fn the_role_is_told_on_the_own_socket_only() {
+    let server = server(answering(status(true))).await;
+    for role in [Role::Master, Role::Fault] {
+        server.client.tell(role).await.unwrap();
+        assert_eq!(server.client.health().await.unwrap().role.map(|told| told.role), Some(role));
+        let told = server.client.status().await.unwrap().health.role;
+        assert_eq!(told.map(|told| told.role), Some(role));
+        let (_, metrics) = get(&server, "/metrics").await;
+        for other in Role::ALL {
+            let line = format!("\nhapilot_role{{role=\"{other}\"}} {}\n", u8::from(other == role));
+            assert!(metrics.contains(&line), "{metrics}");
+        }
+    }
+    let (head, _) = raw(&server, "PUT /role/master HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 405 "), "{head}");
+    let (line, _) = get(&server, "/role/master").await;
+    assert_eq!(line, "HTTP/1.1 404 Not Found");
+    assert_eq!(server.client.health().await.unwrap().role.map(|told| told.role), Some(Role::Fault));
 }
 
 #[tokio::test]

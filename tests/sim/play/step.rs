@@ -206,12 +206,16 @@ impl Play<'_> {
     fn haproxy_fault(&mut self) {
         self.faulty = true;
         let mut stage = self.shared.stage();
-        if self.chance.one_in(2) {
-            let after = u32::try_from(self.chance.below(25)).unwrap();
-            stage.fault = Some((after, Fault::Die));
-        } else {
-            stage.note("HAProxy is killed");
-            stage.die();
+        match self.chance.below(5) {
+            0 => stage.reload(self.dir),
+            1..=2 => {
+                let after = u32::try_from(self.chance.below(25)).unwrap();
+                stage.fault = Some((after, Fault::Die));
+            }
+            _ => {
+                stage.note("HAProxy is killed");
+                stage.die();
+            }
         }
     }
 

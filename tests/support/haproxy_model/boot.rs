@@ -12,12 +12,22 @@ impl Haproxy {
     pub fn start(release: Release, pid: u32, now: u64, dir: &Path) -> std::io::Result<Self> {
         let mut haproxy = Self::bare(release, pid, now);
         haproxy.classes.clear();
-        for file in ["hosts.map", "names.map"] {
-            let path = dir.join("maps").join(file);
+        let mut maps = std::fs::read_dir(dir.join("maps"))?.map(|entry| Ok(entry?.path()));
+        let mut maps: Vec<_> = maps.by_ref().collect::<std::io::Result<_>>()?;
+        maps.retain(|path| path.extension().is_some_and(|extension| extension == "map"));
+        maps.sort();
+        for path in maps {
             haproxy.read_map(path.to_str().unwrap_or_default(), &std::fs::read_to_string(&path)?);
         }
         haproxy.read_config(&std::fs::read_to_string(dir.join("haproxy.cfg"))?);
         Ok(haproxy)
+    }
+
+    /// As a start with a configuration that was written before there was anything.
+    pub fn forget(&mut self) {
+        self.backends.retain(|backend| !backend.name.starts_with("web") || backend.name.contains(":pool:"));
+        self.backends.iter_mut().for_each(|backend| backend.servers.clear());
+        self.maps.iter_mut().for_each(|map| map.entries.clear());
     }
 
     /// Takes a map's file.
