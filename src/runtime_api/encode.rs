@@ -241,7 +241,7 @@ pub(crate) mod tests {
                     2 => (Command::UnpublishBackend { backend }, 3),
                     3 => (Command::DelBackend { backend }, 3),
                     4 => {
-                        let words = if flag { 21 } else { 17 };
+                        let words = if flag { 23 } else { 19 };
                         (Command::AddServer { server, address, weight, check, pool_keywords: flag }, words)
                     }
                     5 => (Command::EnableHealth { server }, 3),
