@@ -271,7 +271,7 @@ impl Server {
                 "rise" => check.rise = value()?.parse().map_err(|_| word.to_owned())?,
                 "fall" => check.fall = value()?.parse().map_err(|_| word.to_owned())?,
                 "pool-max-conn" | "pool-purge-delay" | "pool-conn-name" | "sni" | "slowstart" => {
-                    drop(value()?)
+                    value()?;
                 }
                 _ => return Err(word.to_owned()),
             }
