@@ -359,6 +359,9 @@ impl Play<'_> {
         }
         let Some(status) = self.status().await else { return Err("hapilot does not answer".to_owned()) };
         self.look()?;
+        if !honest && !status.health.converged {
+            return Err("hapilot found something when it was asked".to_owned());
+        }
         let stage = self.shared.stage();
         if !self.engine.is_told() || !stage.is_heard() {
             return Err("not all is told".to_owned());
