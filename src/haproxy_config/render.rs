@@ -90,12 +90,11 @@ fn class_of<'a>(settings: &'a ConfigSettings, name: &BackendName) -> Option<&'a 
 }
 
 fn backends(text: &mut String, settings: &ConfigSettings, state: &State) {
-    let check = check_keywords();
     for (name, Backend { servers }) in &state.backends {
         let Some(class) = class_of(settings, name) else { continue };
         let _ = writeln!(text, "backend {name} from {class}");
         for (server, facts) in servers {
-            server_line(text, server, facts, &check);
+            server_line(text, server, facts);
         }
     }
 }
@@ -108,23 +107,24 @@ fn backends(text: &mut String, settings: &ConfigSettings, state: &State) {
 ///
 /// Ten thousand of them are written when one changes, so it matters that little
 /// is formatted and nothing allocated.
-fn server_line(text: &mut String, name: &ServerName, server: &Server, check: &str) {
+fn server_line(text: &mut String, name: &ServerName, server: &Server) {
     text.push_str("  server ");
     text.push_str(name.as_str());
     text.push(' ');
     address(text, server.address);
-    let _ = write!(text, " weight {}", server.weight.min(256));
-    text.push_str(check);
+    let Check { inter_ms, fastinter_ms, downinter_ms, fall } = Check::default().every(server.making.inter_ms);
+    let _ = write!(
+        text,
+        " weight {} check inter {inter_ms}ms fastinter {fastinter_ms}ms downinter {downinter_ms}ms fall {fall} rise 1",
+        server.weight.min(256)
+    );
+    if let Some(slow_start_ms) = server.making.slow_start_ms {
+        let _ = write!(text, " slowstart {slow_start_ms}ms");
+    }
     text.push_str(match server.admin {
         Admin::Ready => "\n",
         Admin::Drain | Admin::Maint => " disabled\n",
     });
-}
-
-/// How servers are checked, the same for all.
-fn check_keywords() -> String {
-    let Check { inter_ms, fastinter_ms, downinter_ms } = Check::default();
-    format!(" check inter {inter_ms}ms fastinter {fastinter_ms}ms downinter {downinter_ms}ms fall 2 rise 1")
 }
 
 fn pool(text: &mut String, settings: &ConfigSettings, state: &State) {
