@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use hapilot::core::claim::id_of_server;
 use hapilot::core::command::Capabilities;
 use hapilot::core::name::{BackendName, MapWord, ServerName};
 use hapilot::core::state;
@@ -107,6 +108,8 @@ pub struct Stage {
 
 /// Bytes that are on their way at most.
 const PIPE: usize = 1 << 16;
+/// For how long sessions of a server that left service may go on.
+pub const SESSION_LIMIT: Duration = Duration::from_secs(60);
 /// Longest journal.
 const JOURNAL: usize = 120;
 
@@ -428,13 +431,14 @@ impl Stage {
         let known = self.known().filter(|_| !late && !self.tampered && !self.refused);
         let haproxy = self.haproxy.as_mut()?;
         self.breaches.extend(may_crash(haproxy, line));
+        self.breaches.extend(cuts_early(haproxy, line));
         let recent = self.last_sight.take();
         let before = known.as_ref().map(|facts| match recent {
             Some((known, sight)) if Arc::ptr_eq(&known, facts) => sight,
-            _ => Sight::of(haproxy, facts),
+            _ => Sight::of(haproxy, facts, &self.net),
         });
         let reply = haproxy.command(line);
-        let after = known.as_ref().map(|facts| Sight::of(haproxy, facts));
+        let after = known.as_ref().map(|facts| Sight::of(haproxy, facts, &self.net));
         self.refused |= matches!(reply.trim(), "No such server." | "No such backend.");
         let text = reply.trim();
         self.note(format_args!("  {line}{}{text}", if text.is_empty() { "" } else { "  → " }));
@@ -442,6 +446,10 @@ impl Stage {
             let lost: Vec<&String> = before.surely.difference(&after.serving).collect();
             if !lost.is_empty() {
                 self.breaches.push(format!("{lost:?} lost the last ready server by `{line}`"));
+            }
+            let haste = after.hasty.difference(&before.hasty).next();
+            if let Some(server) = haste {
+                self.breaches.push(format!("`{line}` lets {server} in before it listens"));
             }
             let new = after.breaches.clone().without(&before.breaches, &BTreeSet::new());
             if !new.is_empty() {
@@ -474,6 +482,33 @@ fn may_crash(haproxy: &Haproxy, line: &str) -> Option<String> {
     (!fine).then(|| format!("`{line}` {calm:?} after it left service, with {} sessions", server.sessions))
 }
 
+/// Sessions that are cut although their server left service only just now.
+fn cuts_early(haproxy: &Haproxy, line: &str) -> Option<String> {
+    let at = line.strip_prefix("shutdown sessions server ")?;
+    let (_, server) =
+        haproxy.servers().find(|(backend, server)| format!("{}/{}", backend.name, server.name) == at)?;
+    let gone_for = Duration::from_millis(haproxy.now() - server.changed);
+    let fine = server.is_maint() && gone_for + Duration::from_secs(1) > SESSION_LIMIT;
+    (!fine).then(|| format!("`{line}` {gone_for:?} after it left service"))
+}
+
+fn hasty(haproxy: &Haproxy, facts: &Facts, net: &Net) -> BTreeSet<String> {
+    let takes = |server: &&Server, listens| server.takes_traffic() && net.listens(server.address) == listens;
+    let begun = |server: &&Server| {
+        let name = ServerName::new(&server.name).ok();
+        let id = name.as_ref().and_then(id_of_server);
+        id.is_some_and(|id| facts.young.contains(id))
+    };
+    let mut hasty = BTreeSet::new();
+    for backend in &haproxy.backends {
+        if backend.servers.iter().any(|server| takes(&server, true)) {
+            let servers = backend.servers.iter().filter(|server| takes(server, false)).filter(begun);
+            hasty.extend(servers.map(|server| format!("{}/{}", backend.name, server.name)));
+        }
+    }
+    hasty
+}
+
 /// What can be said of HAProxy by those who know the containers.
 struct Sight {
     breaches: Breaches,
@@ -482,17 +517,19 @@ struct Sight {
     /// The same without those whose servers may be taken away because they restart
     /// again and again.
     surely: BTreeSet<String>,
+    /// Servers that are given visitors and don't listen yet, where others would.
+    hasty: BTreeSet<String>,
 }
 
 impl Sight {
-    fn of(haproxy: &Haproxy, facts: &Facts) -> Self {
+    fn of(haproxy: &Haproxy, facts: &Facts, net: &Net) -> Self {
         let seen = seen(haproxy);
         let mut fit = facts.fit.clone();
         let breaches = Breaches::of(&seen, &fit, &facts.claims);
         let all = serving(&seen, &fit, &facts.wanted);
         fit.retain(|id, _| !facts.restless.contains(id));
         let surely = serving(&seen, &fit, &facts.wanted);
-        Self { breaches, serving: all, surely }
+        Self { breaches, serving: all, surely, hasty: hasty(haproxy, facts, net) }
     }
 }
 
