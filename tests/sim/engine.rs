@@ -243,9 +243,12 @@ impl Engine {
             if marked.as_ref() == Some(container) && !blind {
                 stopping.push(id.clone());
             } else {
-                // The same life was told before, or is from now on.
-                if before.is_none_or(|before| before.started_at != container.started_at) {
-                    self.young.insert(id.short().to_owned());
+                // Who goes on after a pause or elsewhere is taken to listen already.
+                match before.filter(|before| before.started_at == container.started_at) {
+                    None => _ = self.young.insert(id.short().to_owned()),
+                    Some(before)
+                        if (before.run, &before.networks) == (container.run, &container.networks) => {}
+                    Some(_) => _ = self.young.remove(id.short()),
                 }
                 changed.push(container.clone());
             }
