@@ -68,6 +68,7 @@ mod docker;
 mod life;
 mod machine;
 mod plans;
+mod reuse;
 mod socket;
 mod swarm;
 
