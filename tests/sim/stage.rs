@@ -81,6 +81,8 @@ pub struct Stage {
     hung_until: Instant,
     /// Each reply takes a millisecond or not.
     pub slow: Option<Chance>,
+    /// How many hapilots there were.
+    lives: u32,
     /// The task to end when hapilot is killed.
     pub hapilot: Option<AbortHandle>,
     /// The news of this hapilot's life: the channel, and what was known after each.
@@ -136,6 +138,7 @@ impl Shared {
             fault: None,
             hung_until: Instant::now(),
             slow: None,
+            lives: 0,
             hapilot: None,
             news: None,
             tampered: false,
@@ -162,16 +165,16 @@ impl Connect for Shared {
         let shared = self.clone();
         Box::pin(async move {
             let address = RuntimeApiAddress::Unix("/simulated.sock".into());
-            let (pid, life) = {
+            let (session, life) = {
                 let stage = shared.stage();
                 let Some(haproxy) = stage.haproxy.as_ref().filter(|_| !stage.refuses) else {
                     let source = std::io::ErrorKind::ConnectionRefused.into();
                     return Err(ClientError::Connect { address, source });
                 };
-                (haproxy.pid, stage.life.child_token())
+                (Session { pid: haproxy.pid, life: stage.lives }, stage.life.child_token())
             };
             let (ours, theirs) = tokio::io::duplex(PIPE);
-            tokio::spawn(serve(shared, theirs, pid, life));
+            tokio::spawn(serve(shared, theirs, session, life));
             Client::over(address, ours, Timeouts::default()).await
         })
     }
@@ -197,8 +200,17 @@ enum Then {
     Silence,
 }
 
+/// Who speaks to whom.
+#[derive(Clone, Copy)]
+struct Session {
+    /// HAProxy's process.
+    pid: u32,
+    /// Which hapilot.
+    life: u32,
+}
+
 /// One session of the Runtime API.
-async fn serve(shared: Shared, stream: DuplexStream, pid: u32, life: CancellationToken) {
+async fn serve(shared: Shared, stream: DuplexStream, open: Session, life: CancellationToken) {
     let (read, mut write) = tokio::io::split(stream);
     let mut received = BufReader::with_capacity(PIPE, read).lines();
     let session = async {
@@ -214,7 +226,7 @@ async fn serve(shared: Shared, stream: DuplexStream, pid: u32, life: Cancellatio
             let hung_until = shared.stage().hung_until;
             late |= hung_until > Instant::now();
             sleep_until(hung_until).await;
-            let Some(reaction) = shared.stage().react(&command, pid, late) else { return };
+            let Some(reaction) = shared.stage().react(&command, open, late) else { return };
             if then == Then::On {
                 if !reaction.delay.is_zero() {
                     sleep(reaction.delay).await;
@@ -319,6 +331,7 @@ impl Stage {
     /// hapilot's new life: it has been told nothing.
     pub fn begin_life(&mut self, news: mpsc::Sender<Change>, hapilot: AbortHandle) {
         self.news = Some((news, Vec::new()));
+        self.lives += 1;
         self.has_met = false;
         self.hapilot = Some(hapilot);
     }
@@ -350,7 +363,7 @@ impl Stage {
     }
 
     /// A line has arrived. `None` if nobody is there any more.
-    fn react(&mut self, line: &str, pid: u32, late: bool) -> Option<Reaction> {
+    fn react(&mut self, line: &str, session: Session, late: bool) -> Option<Reaction> {
         self.pass_time();
         if self.dice.one_in(3)
             && let Some(haproxy) = &mut self.haproxy
@@ -390,7 +403,9 @@ impl Stage {
             }
             _ => {}
         }
-        let mut reply = self.answer(line, pid, late)?.into_bytes();
+        // What a hapilot sent that is dead by now may be of the past, too.
+        let late = late || self.hapilot.is_none() || session.life != self.lives;
+        let mut reply = self.answer(line, session.pid, late)?.into_bytes();
         reply.extend_from_slice(b"\n> ");
         let mut then = Then::On;
         match fault {
