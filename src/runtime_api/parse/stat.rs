@@ -70,7 +70,7 @@ pub fn parse(reply: &str) -> Result<Vec<Stat<'_>>, ParseError> {
     };
     let (proxy, server) = (place("pxname")?, place("svname")?);
     let (queued, sessions) = (place("qcur")?, place("scur")?);
-    let status = place("status").ok();
+    let condition = place("status").ok();
     let mut stats = Vec::new();
     loop {
         (rest, _) = multispace0::<_, nom::error::Error<&str>>(rest)
@@ -90,8 +90,8 @@ pub fn parse(reply: &str) -> Result<Vec<Stat<'_>>, ParseError> {
         };
         let (queued, sessions) = (number(&row, queued)?, number(&row, sessions)?);
         let mut text = |place: usize| row.get_mut(place).map(std::mem::take).ok_or_else(short);
-        let status = status.map_or(Ok(Cow::default()), &mut text)?;
-        stats.push(Stat { proxy: text(proxy)?, server: text(server)?, queued, sessions, status });
+        let words = condition.map_or(Ok(Cow::default()), &mut text)?;
+        stats.push(Stat { proxy: text(proxy)?, server: text(server)?, queued, sessions, status: words });
         rest = next;
     }
 }
