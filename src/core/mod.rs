@@ -11,6 +11,7 @@ pub mod container;
 
 pub mod claim;
 pub mod endpoint;
+pub mod inventory;
 pub mod label;
 pub mod place;
 pub mod restarts;

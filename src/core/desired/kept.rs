@@ -37,6 +37,12 @@ impl Unread {
         changed
     }
 
+    /// One that can't be read.
+    pub(super) fn add(&mut self, id: &ContainerId) -> bool {
+        self.ended.remove(id);
+        self.these.insert(id.clone())
+    }
+
     /// A container could be read.
     pub(super) fn read(&mut self, id: &ContainerId) -> bool {
         self.ended.remove(id);
