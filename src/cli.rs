@@ -33,6 +33,8 @@ pub mod defaults {
     pub const RESYNC: &str = "60s";
     /// `--grace`.
     pub const GRACE: &str = "30s";
+    /// `--session-limit`.
+    pub const SESSION_LIMIT: &str = "60s";
     /// `--log-format`.
     pub const LOG_FORMAT: &str = "text";
     /// `--log-level`.
@@ -253,6 +255,10 @@ pub struct Values {
     /// How long requests in flight may take when HAProxy is stopped
     #[arg(long, value_name = "DURATION", env = "HAPILOT_GRACE", hide_env_values = true, default_value = defaults::GRACE)]
     pub grace: String,
+
+    /// How long sessions of a server may go on after it has left service
+    #[arg(long, value_name = "DURATION", env = "HAPILOT_SESSION_LIMIT", hide_env_values = true, default_value = defaults::SESSION_LIMIT)]
+    pub session_limit: String,
 
     /// Use a container's IPv6 address where it has one
     #[arg(

@@ -74,7 +74,7 @@ label! {
 }
 
 /// The values of the label `class`, in the order of [`class`].
-const CLASSES: [&str; 15] = [
+const CLASSES: [&str; 16] = [
     "add_backend",
     "publish_backend",
     "unpublish_backend",
@@ -90,6 +90,7 @@ const CLASSES: [&str; 15] = [
     "set_map",
     "del_map",
     "del_map_entry",
+    "set_server_health",
 ];
 
 fn class(command: &Command) -> usize {
@@ -109,6 +110,7 @@ fn class(command: &Command) -> usize {
         Command::SetMap { .. } => 12,
         Command::DelMap { .. } => 13,
         Command::DelMapEntry { .. } => 14,
+        Command::SetServerHealth { .. } => 15,
     }
 }
 
@@ -336,6 +338,7 @@ mod tests {
         let address = "127.0.0.1:80".parse().unwrap();
         let word = MapWord::new("w").unwrap();
         let map = Map::Hosts;
+        let second = server.clone();
         let commands = [
             Command::AddBackend { backend: backend.clone(), class: ClassName::web() },
             Command::PublishBackend { backend: backend.clone() },
@@ -346,6 +349,7 @@ mod tests {
                 address,
                 weight: 1,
                 check: Check::default(),
+                slow_start_ms: None,
                 pool_keywords: false,
             },
             Command::EnableHealth { server: server.clone() },
@@ -358,6 +362,7 @@ mod tests {
             Command::SetMap { map, key: word.clone(), value: word.clone() },
             Command::DelMap { map, key: word },
             Command::DelMapEntry { map, reference: 1 },
+            Command::SetServerHealth { server: second, up: true },
         ];
         assert_eq!(commands.len(), CLASSES.len());
         // The variant's own tag in JSON is the label: the two lists can't drift.

@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::core::command::ServerRef;
 use crate::core::name::{BackendName, ClassName, MapWord, ServerName};
 use crate::core::plan::RemovalFacts;
-use crate::core::state::{Admin, Backend, Map, Observed, Server};
+use crate::core::state::{Admin, Backend, Making, Map, Observed, Server};
 use crate::runtime_api::maps::{MapPathError, MapPaths};
 use crate::runtime_api::parse::map_entries::MapEntry;
 use crate::runtime_api::parse::servers_state::ServerState;
@@ -97,20 +97,39 @@ pub async fn observe(client: &mut Client, classes: &[ClassName]) -> Result<Obser
     Ok(observation)
 }
 
-/// Reads the servers of one backend.
-pub async fn observe_backend(client: &mut Client, backend: &BackendName) -> Result<Backend, ObserveError> {
+/// Reads the servers of one backend into what is known already.
+pub async fn observe_backend(
+    client: &mut Client,
+    backend: &BackendName,
+    observed: &mut Observed,
+) -> Result<(), ObserveError> {
     let reply = ask_backend(client, Query::ShowServersState(Some(backend.clone())), backend).await?;
     let query = Query::ShowServersState(Some(backend.clone()));
     let rows = understood(client, &query, parse::servers_state::parse(&reply))?;
-    let servers = rows.iter().filter_map(|row| Some((server_name(row)?, server(row)))).collect();
-    Ok(Backend { servers })
+    let mut servers = BTreeMap::new();
+    observed.down.retain(|at| at.backend != *backend);
+    for row in &rows {
+        let Some(name) = server_name(row) else { continue };
+        if is_down(row) {
+            observed.down.insert(ServerRef { backend: backend.clone(), server: name.clone() });
+        }
+        servers.insert(name, server(row));
+    }
+    // An empty backend of the pool is not in use.
+    if servers.is_empty() && backend.is_pool() {
+        observed.state.backends.remove(backend);
+    } else {
+        observed.state.backends.insert(backend.clone(), Backend { servers });
+    }
+    Ok(())
 }
 
-/// Reads what must be known before servers of a backend can be deleted where
-/// that is dangerous.
+/// Reads what must be known of servers of a backend that are to be deleted;
+/// their connections only if these count.
 pub async fn removal_facts(
     client: &mut Client,
     backend: &BackendName,
+    count: bool,
 ) -> Result<BTreeMap<ServerName, RemovalFacts>, ObserveError> {
     let query = || Query::ShowServersState(Some(backend.clone()));
     let reply = ask_backend(client, query(), backend).await?;
@@ -121,6 +140,9 @@ pub async fn removal_facts(
                 Some((server_name(row)?, RemovalFacts { unchanged_s: row.unchanged_s, busy: 0 }))
             })
             .collect();
+    if !count {
+        return Ok(facts);
+    }
 
     let query = || Query::ShowStatServers(Some(backend.clone()));
     let reply = ask_backend(client, query(), backend).await?;
@@ -185,9 +207,13 @@ fn take_servers(rows: &[ServerState<'_>], classes: &[ClassName], observation: &m
         last = Some((row.backend, own.clone()));
         let Some(backend) = own else { continue };
         let Some(name) = server_name(row) else { continue };
-        let state = &mut observation.observed.state;
-        state.backends.entry(backend.clone()).or_default().servers.insert(name.clone(), server(row));
-        observation.operational.insert(ServerRef { backend, server: name }, operational(row));
+        let observed = &mut observation.observed;
+        observed.state.backends.entry(backend.clone()).or_default().servers.insert(name.clone(), server(row));
+        let at = ServerRef { backend, server: name };
+        if is_down(row) {
+            observed.down.insert(at.clone());
+        }
+        observation.operational.insert(at, operational(row));
     }
 }
 
@@ -210,7 +236,7 @@ fn server(row: &ServerState<'_>) -> Server {
         Ok(ip) => SocketAddr::new(ip, row.port),
         Err(_) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
     };
-    Server { address, admin: admin(row.admin), weight: row.weight }
+    Server { address, admin: admin(row.admin), weight: row.weight, making: Making::default() }
 }
 
 /// `srv_admin_state` (management.txt, `show servers state`). Whether the maint
@@ -230,9 +256,15 @@ fn admin(bits: u32) -> Admin {
     }
 }
 
+/// `srv_op_state` of a server that takes nothing.
+const STOPPED: u8 = 0;
+
+/// Nobody took it out of service, and yet it takes nothing.
+fn is_down(row: &ServerState<'_>) -> bool {
+    row.operational == STOPPED && admin(row.admin) != Admin::Maint
+}
+
 fn operational(row: &ServerState<'_>) -> Operational {
-    /// `srv_op_state` of a server that takes nothing.
-    const STOPPED: u8 = 0;
     /// `srv_check_state`: the check is enabled.
     const CHECK_ENABLED: u32 = 0x04;
     Operational {

@@ -35,6 +35,8 @@ pub struct Rules {
     pub check: Check,
     /// See [`Ground::quarantine`].
     pub quarantine: Duration,
+    /// See [`Ground::session_limit`].
+    pub session_limit: Duration,
 }
 
 /// A connected HAProxy and what is known of it.
@@ -138,9 +140,22 @@ pub struct Turn {
     pub settled: bool,
     /// Servers whose deletion has to wait.
     pub waiting: usize,
+    /// Backends where a server that should go serves until another has come up.
+    pub hoping: usize,
     /// When HAProxy's last reply to a command had come; `None` if nothing was
     /// sent.
     pub answered: Option<Instant>,
+}
+
+/// What a full reading brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum News {
+    /// Nothing that would change a plan.
+    None,
+    /// Servers came up or went down by themselves: a turn is due.
+    Health,
+    /// HAProxy was not as remembered: a turn is due.
+    State,
 }
 
 /// What came of one plan.
@@ -203,7 +218,7 @@ impl Reconcile {
         // What one pass gives back to the pool, the next can lend.
         for _ in 0..MAX_PASSES {
             let state = self.desired.state().clone();
-            let ground = Observed { state, pool: pool.clone(), stray_entries: Vec::new() };
+            let ground = Observed { state, pool: pool.clone(), ..Observed::default() };
             self.pending.merge(self.desired.compute(&ground));
             if *self.desired.state() == ground.state {
                 break;
@@ -212,14 +227,18 @@ impl Reconcile {
     }
 
     /// Reads all of HAProxy's state. Unless it is what is remembered anyway, it
-    /// becomes the new ground, and the answer is true: a turn is due.
-    pub async fn observe(&mut self, link: &mut Link) -> Result<bool, TurnError> {
-        let read = observe(&mut link.client, &self.rules.classes).await?;
-        let news = !link.fresh || read.observed != link.observed;
-        if news {
+    /// becomes the new ground.
+    pub async fn observe(&mut self, link: &mut Link) -> Result<News, TurnError> {
+        let mut read = observe(&mut link.client, &self.rules.classes).await?;
+        let news = if !link.fresh || read.observed != link.observed {
             link.observed = read.observed;
             self.desired.adopt(&link.observed, link.client.capabilities());
-        }
+            News::State
+        } else {
+            let before = std::mem::replace(&mut link.observed.down, std::mem::take(&mut read.observed.down));
+            let changed = before.symmetric_difference(&link.observed.down);
+            if self.desired.health_changed(changed) { News::Health } else { News::None }
+        };
         link.operational = read.operational;
         link.observed_at = Some(Moment::now());
         link.changed_since = false;
@@ -239,6 +258,7 @@ impl Reconcile {
             let plan = self.plan(link, &scope).await?;
             turn.waiting = plan.waiting.len();
             turn.settled = plan.is_settled();
+            turn.hoping = self.desired.hoping().count();
             self.pending.add_backends(plan.waiting.iter().map(|waiting| &waiting.server.backend));
             if turn.settled && plan.steps == before.steps {
                 // What succeeds as often as it is sent (`unpublish`) is no progress
@@ -283,30 +303,31 @@ impl Reconcile {
             link.reread.clear();
             return self.observe(link).await.map(drop);
         }
+        link.reread.extend(self.desired.hoping().cloned());
         for name in std::mem::take(&mut link.reread) {
-            let backend = observe_backend(&mut link.client, &name).await?;
+            observe_backend(&mut link.client, &name, &mut link.observed).await?;
             self.pending.add_backends([&name]);
-            if backend.servers.is_empty() && name.is_pool() {
-                link.observed.state.backends.remove(&name);
-            } else {
-                link.observed.state.backends.insert(name, backend);
-            }
         }
         Ok(())
     }
 
     async fn plan(&mut self, link: &mut Link, scope: &Scope) -> Result<Plan, TurnError> {
         let capabilities = link.client.capabilities();
-        let changes = diff(&link.observed, self.desired.state(), scope);
-        let removals = if capabilities.prompt_deletion {
-            BTreeMap::new()
-        } else {
-            removals(&mut link.client, &changes).await?
-        };
+        let mut changes = diff(&link.observed, self.desired.state(), scope);
+        let doubtful = plan::doubtful(&changes, &link.observed);
+        if !doubtful.is_empty() {
+            for backend in &doubtful {
+                observe_backend(&mut link.client, backend, &mut link.observed).await?;
+            }
+            changes = diff(&link.observed, self.desired.state(), scope);
+        }
+        let removals = removals(&mut link.client, &changes).await?;
         let ground = Ground {
             capabilities,
             check: self.rules.check,
+            observed: &link.observed,
             removals: &removals,
+            session_limit: self.rules.session_limit,
             quarantine: self.rules.quarantine,
         };
         Ok(plan::plan(&changes, &ground))
@@ -362,7 +383,7 @@ fn outcome(verdict: &Verdict) -> Outcome {
     }
 }
 
-/// What must be known before servers can be deleted where that is dangerous.
+/// What must be known of servers that could not be deleted when they left service.
 async fn removals(
     client: &mut Client,
     changes: &[Change],
@@ -374,9 +395,10 @@ async fn removals(
             _ => None,
         })
         .collect();
+    let count = !client.capabilities().prompt_deletion;
     let mut facts = BTreeMap::new();
     for backend in backends {
-        for (server, found) in removal_facts(client, backend).await? {
+        for (server, found) in removal_facts(client, backend, count).await? {
             facts.insert(ServerRef { backend: backend.clone(), server }, found);
         }
     }

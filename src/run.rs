@@ -142,6 +142,7 @@ async fn drive(
         classes: config.classes.clone(),
         check: Check::default(),
         quarantine: haproxy_config::QUARANTINE,
+        session_limit: settings.session_limit,
     };
     let controller_config = Config {
         mode: if keeper.is_some() { Mode::Spawn } else { Mode::Attach },
@@ -257,7 +258,7 @@ fn config_settings(settings: &Settings) -> Result<ConfigSettings, RunError> {
         }
     };
     let mut config = ConfigSettings::new(dir, settings.http, socket);
-    config.classes = vec![ClassName::web()];
+    config.classes = ClassName::all();
     config.pool_size = settings.pool_size;
     config.grace = settings.grace.max(Duration::from_secs(1));
     // Only an HAProxy that root starts can change its identity, and any other

@@ -54,6 +54,8 @@ pub struct Settings {
     pub resync: Duration,
     /// For requests in flight at the end, 0 to 1 h.
     pub grace: Duration,
+    /// For sessions of a server that left service, 0 to 24 h.
+    pub session_limit: Duration,
     /// Prefer a container's IPv6 address.
     pub prefer_ipv6: bool,
 }
@@ -209,6 +211,7 @@ const ADMIN: Flag = flag("--admin", "HAPILOT_ADMIN");
 const POOL_SIZE: Flag = flag("--pool-size", "HAPILOT_POOL_SIZE");
 const RESYNC: Flag = flag("--resync", "HAPILOT_RESYNC");
 const GRACE: Flag = flag("--grace", "HAPILOT_GRACE");
+const SESSION_LIMIT: Flag = flag("--session-limit", "HAPILOT_SESSION_LIMIT");
 const PREFER_IPV6: Flag = flag("--prefer-ipv6", "HAPILOT_PREFER_IPV6");
 const LOG_FORMAT: Flag = flag("--log-format", "HAPILOT_LOG_FORMAT");
 const LOG_LEVEL: Flag = flag("--log-level", "HAPILOT_LOG");
@@ -241,6 +244,13 @@ impl Settings {
                 Duration::ZERO,
                 Duration::from_secs(3600),
                 "0s to 1h",
+            )?,
+            session_limit: parse::duration(
+                SESSION_LIMIT,
+                or(&values.session_limit, defaults::SESSION_LIMIT),
+                Duration::ZERO,
+                Duration::from_secs(24 * 3600),
+                "0s to 24h",
             )?,
             prefer_ipv6: parse::boolean(PREFER_IPV6, or_none(values.prefer_ipv6.as_ref(), "false"))?,
         })

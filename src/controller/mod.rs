@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, error, info};
+use tracing::{error, info};
 
 use crate::admin::Ask;
 use crate::backoff::{Backoff, Jitter};
@@ -30,7 +30,7 @@ use crate::docker::News;
 use crate::haproxy_config::ConfigSettings;
 use crate::haproxy_process::{ConfigQuestion, ProcessNews};
 use crate::metrics::{ErrorKind, Metrics};
-use crate::reconcile::{Link, Reconcile, Rules, TurnError};
+use crate::reconcile::{self, Link, Reconcile, Rules, TurnError};
 use crate::report::Mode;
 use crate::runtime_api::Connect;
 
@@ -38,6 +38,7 @@ mod answer;
 mod connection;
 mod containers;
 mod down;
+mod due;
 mod engines;
 mod files;
 mod meanwhile;
@@ -45,6 +46,7 @@ mod told;
 
 use connection::{Attempt, attempted, closed};
 use down::DownFile;
+use due::{Arrival, Due};
 use engines::Engines;
 use files::{Files, pool};
 use meanwhile::Meanwhile;
@@ -66,6 +68,10 @@ const GOOD_CONNECTION: Duration = Duration::from_secs(5);
 const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Between two attempts at a deletion that HAProxy put off.
 const DELETION_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Between two looks whether the server has come up for which another one that
+/// should go still serves: at least and at most.
+const HOPING_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 /// What the loop works with.
 #[derive(Debug)]
@@ -161,36 +167,7 @@ pub struct Controller {
     connecting: Backoff,
     refused: Backoff,
     deleting: Backoff,
-}
-
-/// When an event came, and when Docker had told what it is about.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Arrival {
-    event: std::time::Instant,
-    inspected: std::time::Instant,
-}
-
-impl Arrival {
-    /// Tells how long it took from there to HAProxy's last acknowledgement. A
-    /// target of its own: it can be had without all the rest.
-    fn tell(self, answered: std::time::Instant, commands: usize) {
-        debug!(
-            target: "hapilot::latency",
-            commands,
-            since_event_us = (answered - self.event).as_micros(),
-            since_inspect_us = (answered - self.inspected).as_micros(),
-            "acknowledged"
-        );
-    }
-}
-
-/// When something is to be done although nothing happened.
-#[derive(Debug)]
-struct Due {
-    connect: Instant,
-    turn: Option<Instant>,
-    resync: Instant,
-    heartbeat: Instant,
+    hoping: Backoff,
 }
 
 impl Controller {
@@ -238,6 +215,7 @@ impl Controller {
             connecting: pauses(CONNECT_PAUSE),
             refused: pauses(REFUSED_PAUSE),
             deleting: pauses(DELETION_PAUSE),
+            hoping: pauses(HOPING_PAUSE),
             link: None,
             attempt: None,
             connected_at: now,
@@ -436,6 +414,12 @@ impl Controller {
                 } else {
                     self.deleting.reset();
                 }
+                if turn.hoping > 0 {
+                    let due = now + self.hoping.next();
+                    self.due.turn = Some(self.due.turn.map_or(due, |other| other.min(due)));
+                } else {
+                    self.hoping.reset();
+                }
             }
             Err(error) => self.broke(&error),
         }
@@ -488,13 +472,14 @@ impl Controller {
             Err(given_up) => return self.given_up(given_up),
         };
         match outcome {
-            Ok(true) => {
+            Ok(reconcile::News::State) => {
                 // It was not as remembered; until a turn has mended that,
                 // nobody may be told otherwise.
                 self.unsettle();
                 self.wake = true;
             }
-            Ok(false) => {}
+            Ok(reconcile::News::Health) => self.wake = true,
+            Ok(reconcile::News::None) => {}
             Err(error) => self.broke(&error),
         }
     }

@@ -8,18 +8,22 @@
 //! takes all of them, since no guess about a port is better than a message.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use serde::Serialize;
 
+use super::check::{self, HttpCheck};
 use super::container::{Container, ContainerId};
-use super::label::{HOST, PORT, WEIGHT, trimmed, unknown_labels};
-use super::name::{BackendKey, ClassName, Host, NameError, ServerName};
+use super::duration;
+use super::label::{HOST, PORT, SLOW_START, WEIGHT, trimmed, unknown_labels};
+use super::name::{ClassName, Host, NameError, ServerName};
 
 /// One thing that a container asks for: a share of a host's load.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Claim {
-    /// The host and class.
-    pub key: BackendKey,
+    /// The host.
+    pub host: Host,
     /// The TCP port on which the container listens for it, 1 to 65535.
     pub port: u16,
     /// Its share of the load, 0 to 256; 1 if it says nothing.
@@ -61,9 +65,31 @@ impl Rejection {
     }
 }
 
+/// What a container wants for all that serve a host with it. Only one of them
+/// can have its way: see [`super::desired`].
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Policy {
+    /// How HAProxy checks the servers; `None`: it only connects.
+    pub check: Option<HttpCheck>,
+}
+
+impl Policy {
+    /// The class that can do that.
+    #[must_use]
+    pub fn class(&self) -> ClassName {
+        self.check.as_ref().map_or_else(ClassName::web, HttpCheck::class)
+    }
+}
+
 /// Everything a container asks for.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Claims {
+    /// How its hosts are served.
+    pub policy: Policy,
+    /// Between two checks of it while it is up, milliseconds.
+    pub inter_ms: Option<u32>,
+    /// For how long its share of the load grows, milliseconds.
+    pub slow_start_ms: Option<u32>,
     /// What can be served as far as the container alone decides, in the order
     /// of its list, each host once.
     pub claims: Vec<Claim>,
@@ -80,6 +106,8 @@ pub const HOSTS_LIMIT: usize = 100;
 /// Bytes that one list of hosts may have: 100 hosts of full length and their
 /// separators fit.
 pub const HOSTS_TEXT_LIMIT: usize = 32 * 1024;
+/// How long a slow start may take.
+const SLOW_STARTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
 /// The weight of a container that names none.
 const DEFAULT_WEIGHT: u16 = 1;
 /// The port of a container that names none and exposes none or several.
@@ -94,7 +122,7 @@ const QUOTE_LIMIT: usize = 80;
 pub fn claims(container: &Container) -> Claims {
     let mut rejections = unknown_labels(container);
     let Some((key, list)) = HOST.said_by(container) else {
-        return Claims { claims: Vec::new(), rejections };
+        return Claims { rejections, ..Claims::default() };
     };
     let mut reject = |key: &str, reason: &str| rejections.push(Rejection::new(container, key, reason));
     for name in PASSED_OVER.into_iter().filter(|&name| container.env.contains_key(name)) {
@@ -104,13 +132,19 @@ pub fn claims(container: &Container) -> Claims {
         reject(WEIGHT.key, &reason);
         DEFAULT_WEIGHT
     });
+    let policy = Policy { check: check::http_check(container, &mut |(key, reason)| reject(key, &reason)) };
+    let inter_ms = check::interval(container, &mut |(key, reason)| reject(key, &reason));
+    let slow_start_ms = slow_start(container).unwrap_or_else(|reason| {
+        reject(SLOW_START.key, &reason);
+        None
+    });
     let port = port(container).map_err(|(key, reason)| reject(key, &reason)).ok();
     let hosts = hosts(list, |reason| reject(key, reason));
     let claims = match port {
-        Some(port) => hosts.into_iter().map(|host| Claim { key: web(host), port, weight }).collect(),
+        Some(port) => hosts.into_iter().map(|host| Claim { host, port, weight }).collect(),
         None => Vec::new(),
     };
-    Claims { claims, rejections }
+    Claims { policy, inter_ms, slow_start_ms, claims, rejections }
 }
 
 /// The name under which the container stands in its backends:
@@ -159,10 +193,6 @@ pub fn printable(text: &str, limit: usize) -> String {
 /// A text of unknown origin in backticks, short enough for a reason.
 pub(super) fn quoted(text: &str) -> String {
     format!("`{}`", printable(text, QUOTE_LIMIT))
-}
-
-fn web(host: Host) -> BackendKey {
-    BackendKey { class: ClassName::web(), host }
 }
 
 /// The hosts of a list, each once, in its order.
@@ -260,6 +290,13 @@ fn weight(container: &Container) -> Result<u16, String> {
     })
 }
 
+fn slow_start(container: &Container) -> Result<Option<u32>, String> {
+    let Some((_, text)) = SLOW_START.said_by(container) else { return Ok(None) };
+    duration::milliseconds(text, &SLOW_STARTS).map(Some).ok_or_else(|| {
+        format!("{} is not a time; write 1s to 1h, until then it has its full share at once", quoted(text))
+    })
+}
+
 /// Decimal digits only: `parse` alone takes `+80` too.
 fn number(text: &str) -> Option<u16> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -275,7 +312,7 @@ mod tests {
     }
 
     fn hosts_of(claims: &Claims) -> Vec<&str> {
-        claims.claims.iter().map(|claim| claim.key.host.as_str()).collect()
+        claims.claims.iter().map(|claim| claim.host.as_str()).collect()
     }
 
     /// Key and reason of the only rejection.
@@ -321,7 +358,6 @@ mod tests {
             let got = claims(&container);
             assert_eq!(hosts_of(&got), *wanted, "{label:?} {env:?}");
             assert_eq!(got.rejections, [], "{label:?} {env:?}");
-            assert!(got.claims.iter().all(|claim| claim.key.class == ClassName::web()));
         }
     }
 
@@ -486,7 +522,9 @@ mod tests {
             (
                 "hapilot.colour",
                 "it is not a label that hapilot knows; \
-                 it knows hapilot.haproxy, hapilot.host, hapilot.network, hapilot.port, hapilot.weight",
+                 it knows hapilot.check.interval, \
+                 hapilot.check.path, hapilot.check.status, hapilot.haproxy, hapilot.host, hapilot.network, hapilot.port, \
+                 hapilot.slowstart, hapilot.weight",
             ),
         ];
         for (key, reason) in cases {

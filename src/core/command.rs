@@ -35,11 +35,25 @@ pub struct Check {
     pub fastinter_ms: u32,
     /// Between two checks of a server that is down, milliseconds (`downinter`).
     pub downinter_ms: u32,
+    /// So many failed checks in a row take a server down (`fall`).
+    pub fall: u8,
 }
 
+impl Check {
+    /// With a server's own interval, if it has one.
+    #[must_use]
+    pub fn every(self, inter_ms: Option<u32>) -> Self {
+        Self { inter_ms: inter_ms.unwrap_or(self.inter_ms), ..self }
+    }
+}
+
+/// A container that begins to listen is found within `downinter`. A server that
+/// is alone with its visitors and does not listen yet stays in service for
+/// `fall` checks, so nearly two seconds, in which their requests wait; no longer
+/// than the class retries.
 impl Default for Check {
     fn default() -> Self {
-        Self { inter_ms: 5_000, fastinter_ms: 250, downinter_ms: 1_000 }
+        Self { inter_ms: 5_000, fastinter_ms: 200, downinter_ms: 100, fall: 10 }
     }
 }
 
@@ -79,6 +93,8 @@ pub enum Command {
         weight: u16,
         /// HAProxy's own check.
         check: Check,
+        /// Its share of the load grows for so long after it came up, milliseconds.
+        slow_start_ms: Option<u32>,
         /// Give the keywords without which 2.6 keeps no connection to it open.
         pool_keywords: bool,
     },
@@ -86,6 +102,14 @@ pub enum Command {
     EnableHealth {
         /// Which one.
         server: ServerRef,
+    },
+    /// `set server B/S health up|down`: what the checks have found until now is
+    /// replaced; the next ones go on from there. Taken back by leaving maint.
+    SetServerHealth {
+        /// Which one.
+        server: ServerRef,
+        /// As if all checks had passed, or failed.
+        up: bool,
     },
     /// `set server B/S state ready|drain|maint`.
     SetServerState {
@@ -160,6 +184,7 @@ impl Command {
         match self {
             Self::AddServer { server, .. }
             | Self::EnableHealth { server }
+            | Self::SetServerHealth { server, .. }
             | Self::SetServerState { server, .. }
             | Self::SetServerAddress { server, .. }
             | Self::SetServerWeight { server, .. }
@@ -207,6 +232,9 @@ impl std::fmt::Display for Command {
                 write!(f, "add server {server} {address} weight {weight}")
             }
             Self::EnableHealth { server } => write!(f, "enable health {server}"),
+            Self::SetServerHealth { server, up } => {
+                write!(f, "set server {server} health {}", if *up { "up" } else { "down" })
+            }
             Self::SetServerState { server, admin } => write!(f, "set server {server} state {admin}"),
             Self::SetServerAddress { server, address } => {
                 write!(f, "set server {server} addr {} port {}", address.ip(), address.port())

@@ -8,21 +8,24 @@
 //! * an address belongs to one network namespace; if two running containers
 //!   both seem to have it, the one that started later has it (the other's end
 //!   has not been seen yet), and among equals the one with the greater id;
+//! * of the containers that share a host, the one that runs longest decides
+//!   what holds for all of them (how they are checked), and among equals the
+//!   one with the smaller id; who wanted it otherwise is told;
 //! * a host without a free backend is blocked, and no other host is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::claim::{self, Claim, Rejection};
-use super::command::Capabilities;
-use super::container::{Container, ContainerId, EngineName, Health, NetworkMode, RunState};
+use super::claim::{self, Claims, Policy, Rejection};
+use super::command::{Capabilities, ServerRef};
+use super::container::{Container, ContainerId, EngineName, NetworkMode, RunState};
 use super::endpoint::{Reach, Spot, Vantage};
-use super::name::{BackendKey, BackendName, MapWord, ServerName};
+use super::name::{BackendName, Host, MapWord, ServerName};
 pub use super::place::{Clues, HaproxyPlace, Link};
 use super::place::{Found, Search};
 use super::slots::Slots;
-use super::state::{Admin, Backend, Map, Observed, Server, State};
-use kept::{Kept, Unread, keep_names, kept};
+use super::state::{Map, Observed, State};
+use kept::{Kept, Unread, kept};
 pub use reach::EngineHost;
 
 /// The part of a state that a comparison looks at.
@@ -81,8 +84,17 @@ struct Tenant {
     container: Arc<Container>,
     server: ServerName,
     reach: Option<Reach>,
-    claims: Vec<Claim>,
-    rejections: Vec<Rejection>,
+    claims: Claims,
+    /// See [`super::state::Making::young`].
+    young: bool,
+    /// What of it can't be reached, and why.
+    unreached: Vec<Rejection>,
+}
+
+impl Tenant {
+    fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.claims.claims.iter().map(|claim| &claim.host)
+    }
 }
 
 /// All containers, and the desired state that follows.
@@ -96,17 +108,22 @@ pub struct Desired {
     /// HAProxy has been observed.
     answered: bool,
     tenants: BTreeMap<ContainerId, Tenant>,
-    by_key: BTreeMap<BackendKey, BTreeSet<ContainerId>>,
+    by_host: BTreeMap<Host, BTreeSet<ContainerId>>,
     by_spot: BTreeMap<Spot, BTreeSet<ContainerId>>,
     /// Containers that live in another one's network namespace.
     guests: BTreeMap<ContainerId, BTreeSet<ContainerId>>,
     slots: Slots,
     state: State,
-    /// Backends whose key is claimed no more and that still hold a loan or
+    /// Who decides for a host, and what.
+    policies: BTreeMap<Host, (ContainerId, Policy)>,
+    /// Backends where a server that should go stays, because those that should
+    /// take its place are not up yet.
+    hoping: BTreeMap<Host, BackendName>,
+    /// Backends whose host is claimed no more and that still hold a loan or
     /// servers.
     leaving: BTreeSet<BackendName>,
-    blocked: BTreeMap<BackendKey, String>,
-    dirty: BTreeSet<BackendKey>,
+    blocked: BTreeMap<Host, String>,
+    dirty: BTreeSet<Host>,
     all_dirty: bool,
     /// Containers whose rejections may have changed.
     touched: BTreeSet<ContainerId>,
@@ -128,11 +145,13 @@ impl Desired {
             vantage: Vantage::host(),
             answered: false,
             tenants: BTreeMap::new(),
-            by_key: BTreeMap::new(),
+            by_host: BTreeMap::new(),
             by_spot: BTreeMap::new(),
             guests: BTreeMap::new(),
             slots: Slots::default(),
             state: State::default(),
+            policies: BTreeMap::new(),
+            hoping: BTreeMap::new(),
             leaving: BTreeSet::new(),
             blocked: BTreeMap::new(),
             dirty: BTreeSet::new(),
@@ -185,26 +204,41 @@ impl Desired {
             return;
         }
         let id = container.id.clone();
+        let young = self.is_young(&container);
         self.all_dirty |= self.unread.read(&id);
         self.detach(&id);
         if let NetworkMode::Container(host) = &container.network_mode {
             self.guests.entry(host.clone()).or_default().insert(id.clone());
         }
-        let read = claim::claims(&container);
         let tenant = Tenant {
             server: claim::server_name(&container),
+            claims: claim::claims(&container),
             container: Arc::new(container),
             reach: None,
-            claims: read.claims,
-            rejections: read.rejections,
+            young,
+            unreached: Vec::new(),
         };
-        for claim in &tenant.claims {
-            self.by_key.entry(claim.key.clone()).or_default().insert(id.clone());
+        for host in tenant.hosts() {
+            self.by_host.entry(host.clone()).or_default().insert(id.clone());
         }
         self.tenants.insert(id.clone(), tenant);
         self.resolve(&id);
         self.resolve_guests(&id);
         self.look_around_for(&id);
+    }
+
+    /// Whether its process was seen to begin. One that goes on after a pause, or
+    /// got another address, listens already.
+    fn is_young(&self, container: &Container) -> bool {
+        match self.tenants.get(&container.id) {
+            None => !self.unread.may_run(&container.id),
+            Some(before) if before.container.started_at != container.started_at => true,
+            Some(before) => {
+                before.young
+                    && before.container.run == container.run
+                    && before.container.networks == container.networks
+            }
+        }
     }
 
     /// A container was told to end: it will, soon.
@@ -240,26 +274,28 @@ impl Desired {
     pub fn compute(&mut self, observed: &Observed) -> Scope {
         let all = std::mem::take(&mut self.all_dirty) || !self.kept.is_empty();
         let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.extend(self.hoping.keys().cloned());
         if all {
             let known = |id: &str| self.tenant_of(id).is_some();
             let kept = kept(observed, &self.slots, &self.unread, known, |at| self.has_holder(at));
             dirty.extend(std::mem::replace(&mut self.kept, kept).into_keys());
             dirty.extend(self.kept.keys().cloned());
         }
-        let keys: BTreeSet<BackendKey> = if all {
-            self.by_key.keys().cloned().chain(dirty).collect()
+        let concerned: BTreeSet<Host> = if all {
+            self.by_host.keys().cloned().chain(dirty).collect()
         } else {
             dirty.into_iter().chain(self.blocked.keys().cloned()).collect()
         };
         let mut backends = BTreeSet::new();
         let mut hosts = BTreeSet::new();
-        // Keys that are claimed no more go first: what they give back can be
+        // Hosts that are claimed no more go first: what they give back can be
         // taken by the others in the same pass.
-        let (claimed, unclaimed): (Vec<_>, Vec<_>) =
-            keys.into_iter().partition(|key| self.by_key.contains_key(key) || self.kept.contains_key(key));
-        for key in unclaimed.iter().chain(&claimed) {
-            hosts.insert(MapWord::from(&key.host));
-            backends.extend(self.compute_key(key, observed));
+        let (claimed, unclaimed): (Vec<_>, Vec<_>) = concerned
+            .into_iter()
+            .partition(|host| self.by_host.contains_key(host) || self.kept.contains_key(host));
+        for host in unclaimed.iter().chain(&claimed) {
+            hosts.insert(MapWord::from(host));
+            backends.extend(self.compute_host(host, observed));
         }
         let leaving: Vec<BackendName> = self.leaving.iter().cloned().collect();
         for backend in leaving {
@@ -271,10 +307,10 @@ impl Desired {
         // What came back only now is for those who wait for it. Nothing else
         // may happen that would make anybody look again.
         if self.slots.free() > 0 {
-            let blocked: Vec<BackendKey> = self.blocked.keys().cloned().collect();
-            for key in blocked {
-                hosts.insert(MapWord::from(&key.host));
-                backends.extend(self.compute_key(&key, observed));
+            let blocked: Vec<Host> = self.blocked.keys().cloned().collect();
+            for host in blocked {
+                hosts.insert(MapWord::from(&host));
+                backends.extend(self.compute_host(&host, observed));
             }
         }
         for backend in &backends {
@@ -287,6 +323,24 @@ impl Desired {
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Where a server that should go stays until another has come up: whoever
+    /// reads these backends again may find that it has.
+    pub fn hoping(&self) -> impl Iterator<Item = &BackendName> {
+        self.hoping.values()
+    }
+
+    /// Servers came up or went down by themselves. True if that may change what
+    /// is desired.
+    pub fn health_changed<'a>(&mut self, servers: impl IntoIterator<Item = &'a ServerRef>) -> bool {
+        let changed: BTreeSet<&str> = servers.into_iter().map(|at| at.backend.as_str()).collect();
+        let hosts = self.state.maps.get(&Map::Hosts).into_iter().flatten();
+        let hosts = hosts.filter(|(_, backend)| changed.contains(backend.as_str()));
+        let hosts: Vec<Host> = hosts.filter_map(|(host, _)| Host::new(host.as_str()).ok()).collect();
+        let any = !hosts.is_empty();
+        self.dirty.extend(hosts);
+        any
     }
 
     /// The backend that serves a key at present.
@@ -315,10 +369,8 @@ impl Desired {
     /// What is blocked, and why.
     #[must_use]
     pub fn blocked(&self) -> Vec<Blocked> {
-        let say = |(key, reason): (&BackendKey, &String)| Blocked {
-            what: key.host.to_string(),
-            reason: reason.clone(),
-        };
+        let say =
+            |(host, reason): (&Host, &String)| Blocked { what: host.to_string(), reason: reason.clone() };
         self.blocked.iter().map(say).collect()
     }
 
@@ -342,122 +394,26 @@ impl Desired {
     /// How many containers claim something.
     #[must_use]
     pub fn claimants(&self) -> usize {
-        self.tenants.values().filter(|tenant| !tenant.claims.is_empty()).count()
+        self.tenants.values().filter(|tenant| !tenant.claims.claims.is_empty()).count()
     }
 
     /// Takes a container out of every index.
     fn detach(&mut self, id: &ContainerId) {
         self.touched.insert(id.clone());
         let Some(tenant) = self.tenants.get(id) else { return };
-        let keys: Vec<BackendKey> = tenant.claims.iter().map(|claim| claim.key.clone()).collect();
+        let hosts: Vec<Host> = tenant.hosts().cloned().collect();
         let spots = self.spots(tenant);
         if let NetworkMode::Container(host) = &tenant.container.network_mode {
             unlink(&mut self.guests, &host.clone(), id);
         }
-        for key in keys {
-            unlink(&mut self.by_key, &key, id);
-            self.dirty.insert(key);
+        for host in hosts {
+            unlink(&mut self.by_host, &host, id);
+            self.dirty.insert(host);
         }
         for spot in spots {
             unlink(&mut self.by_spot, &spot, id);
             self.touch_spot(&spot);
         }
-    }
-
-    /// Recomputes one key; returns the backends that are concerned.
-    fn compute_key(&mut self, key: &BackendKey, observed: &Observed) -> Vec<BackendName> {
-        let host = MapWord::from(&key.host);
-        let before = self.state.map_value(Map::Hosts, host.as_str()).cloned();
-        let mut concerned: Vec<BackendName> =
-            before.and_then(|name| BackendName::new(name.as_str()).ok()).into_iter().collect();
-        concerned.extend(self.slots.held(key));
-        self.blocked.remove(key);
-        let claimed = self.by_key.contains_key(key);
-        let mut wanted = if claimed { self.wanted(key) } else { Vec::new() };
-        wanted.extend(self.kept.get(key).into_iter().flatten().cloned());
-        let home = if wanted.is_empty() { None } else { self.home(key) };
-        for name in &concerned {
-            if home.as_ref() != Some(name) && self.serves(name, key) {
-                self.state.backends.remove(name);
-                self.leaving.insert(name.clone());
-            }
-        }
-        let hosts = self.state.maps.entry(Map::Hosts).or_default();
-        let Some(home) = home else {
-            hosts.remove(&host);
-            return concerned;
-        };
-        hosts.insert(host, MapWord::from(&home));
-        self.leaving.remove(&home);
-        let present = observed.state.backends.get(&home);
-        let backend = Backend { servers: keep_names(&wanted, present) };
-        self.state.backends.insert(home.clone(), backend);
-        concerned.push(home);
-        concerned
-    }
-
-    /// True unless a backend that this key once had serves another one by now.
-    fn serves(&self, backend: &BackendName, key: &BackendKey) -> bool {
-        match self.slots.service_of(backend) {
-            Some(service) => *service == key.service(),
-            None => true,
-        }
-    }
-
-    fn home(&mut self, key: &BackendKey) -> Option<BackendName> {
-        match self.slots.take(key) {
-            Ok(backend) => Some(backend),
-            Err(exhausted) => {
-                self.blocked.insert(key.clone(), exhausted.to_string());
-                None
-            }
-        }
-    }
-
-    /// The servers that a key should have.
-    fn wanted(&self, key: &BackendKey) -> Vec<(ServerName, Server)> {
-        let tenants = self.by_key.get(key).into_iter().flatten().filter_map(|id| self.tenants.get(id));
-        let mut servers = Vec::new();
-        let mut unfit = Vec::new();
-        for tenant in tenants {
-            let Some(claim) = tenant.claims.iter().find(|claim| claim.key == *key) else { continue };
-            let Some(address) = tenant.reach.as_ref().and_then(|reach| reach.at(claim.port)) else {
-                continue;
-            };
-            if self.is_usurped(tenant) {
-                continue;
-            }
-            let admin = match tenant.container.run {
-                RunState::Running => Admin::Ready,
-                RunState::Paused | RunState::Stopped => Admin::Maint,
-            };
-            if admin == Admin::Ready
-                && (tenant.container.stopping
-                    || matches!(tenant.container.health, Some(Health::Starting | Health::Unhealthy)))
-            {
-                unfit.push(servers.len());
-            }
-            servers.push((tenant.server.clone(), Server { address, admin, weight: claim.weight }));
-        }
-        // A container that Docker calls unhealthy, or that was told to end, takes
-        // no new traffic, as long as there is a better one. Without one, an answer
-        // while it lasts is better than none at all.
-        let fit = servers.iter().filter(|(_, server)| server.admin == Admin::Ready).count() - unfit.len();
-        if fit > 0 {
-            for index in unfit {
-                servers[index].1.admin = Admin::Drain;
-            }
-        }
-        servers
-    }
-
-    /// Keeps the `names` map in step with the loans.
-    fn write_name(&mut self, backend: &BackendName) {
-        let names = self.state.maps.entry(Map::Names).or_default();
-        match self.slots.service_of(backend) {
-            Some(service) => names.insert(MapWord::from(backend), service.clone()),
-            None => names.remove(backend.as_str()),
-        };
     }
 }
 
@@ -470,6 +426,7 @@ fn unlink<K: Ord + Clone>(index: &mut BTreeMap<K, BTreeSet<ContainerId>>, key: &
     }
 }
 
+mod hosts;
 mod kept;
 mod reach;
 

@@ -64,7 +64,9 @@ pub fn diff(observed: &Observed, desired: &State, scope: &Scope) -> Vec<Change> 
         Scope::Some { backends, hosts } => {
             for name in backends {
                 diff_backend(name, &observed.state, desired, &mut changes);
-                diff_entry(Map::Names, &MapWord::from(name), &observed.state, desired, &mut changes);
+                for map in [Map::Checks, Map::Names] {
+                    diff_entry(map, &MapWord::from(name), &observed.state, desired, &mut changes);
+                }
             }
             for host in hosts {
                 diff_entry(Map::Hosts, host, &observed.state, desired, &mut changes);
@@ -120,7 +122,7 @@ fn diff_entry(map: Map, key: &MapWord, observed: &State, desired: &State, change
 mod tests {
     use super::*;
     use crate::core::name::ServerName;
-    use crate::core::state::Admin;
+    use crate::core::state::{Admin, Making};
 
     fn word(text: &str) -> MapWord {
         MapWord::new(text).unwrap()
@@ -134,7 +136,12 @@ mod tests {
     fn state(last: u8) -> State {
         let mut state = State::default();
         for host in ["a", "b"] {
-            let server = Server { address: ([127, 0, 0, last], 80).into(), admin: Admin::Ready, weight: 1 };
+            let server = Server {
+                address: ([127, 0, 0, last], 80).into(),
+                admin: Admin::Ready,
+                weight: 1,
+                making: Making::default(),
+            };
             let backend = state.backends.entry(name(host)).or_default();
             backend.servers.insert(ServerName::new("s-1").unwrap(), server);
             state.maps.entry(Map::Hosts).or_default().insert(word(host), word(host));

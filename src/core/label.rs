@@ -32,6 +32,35 @@ impl LabelDoc {
     }
 }
 
+/// How often HAProxy checks the container. Read by `check`, as the two below.
+pub const CHECK_INTERVAL: LabelDoc = LabelDoc {
+    key: "hapilot.check.interval",
+    env: None,
+    values: "a number with its unit, 100ms to 1h",
+    default: "5s",
+    meaning: "Between two of HAProxy's checks while the container answers; it is asked more often while it does not.",
+};
+
+/// What HAProxy asks.
+pub const CHECK_PATH: LabelDoc = LabelDoc {
+    key: "hapilot.check.path",
+    env: None,
+    values: "a path with its query, such as `/health`",
+    default: "HAProxy only connects",
+    meaning: "HAProxy checks the container with a GET of this path. The container of a host that runs longest \
+              decides for all of them.",
+};
+
+/// What HAProxy wants to hear.
+pub const CHECK_STATUS: LabelDoc = LabelDoc {
+    key: "hapilot.check.status",
+    env: None,
+    values: "a status (`204`), a hundred of them (`2xx`) or `200-399`",
+    default: "200-399",
+    meaning: "The answer to the check that counts as good; needs `hapilot.check.path`, and HTTP/1.1 unless it is \
+              200-399.",
+};
+
 /// That HAProxy runs in the container. Read by `place`.
 pub const HAPROXY: LabelDoc = LabelDoc {
     key: "hapilot.haproxy",
@@ -68,6 +97,15 @@ pub const PORT: LabelDoc = LabelDoc {
     meaning: "The TCP port on which the container listens. If it can't be read, none of the hosts is served.",
 };
 
+/// How slowly its share of the load grows.
+pub const SLOW_START: LabelDoc = LabelDoc {
+    key: "hapilot.slowstart",
+    env: None,
+    values: "a number with its unit, 1s to 1h",
+    default: "its full share at once",
+    meaning: "For so long after it has come up, the container's share of the load grows from little to all of it.",
+};
+
 /// How much of a host's load the container takes.
 pub const WEIGHT: LabelDoc = LabelDoc {
     key: "hapilot.weight",
@@ -80,7 +118,8 @@ pub const WEIGHT: LabelDoc = LabelDoc {
 
 /// Every label and variable that hapilot reads, by key. The README's reference
 /// is checked against it.
-pub const LABELS: &[LabelDoc] = &[HAPROXY, HOST, NETWORK, PORT, WEIGHT];
+pub const LABELS: &[LabelDoc] =
+    &[CHECK_INTERVAL, CHECK_PATH, CHECK_STATUS, HAPROXY, HOST, NETWORK, PORT, SLOW_START, WEIGHT];
 
 /// Unknown labels that are reported one by one.
 const UNKNOWN_LIMIT: usize = 10;

@@ -9,7 +9,9 @@ pub mod name;
 
 pub mod container;
 
+pub mod check;
 pub mod claim;
+pub mod duration;
 pub mod endpoint;
 pub mod inventory;
 pub mod label;

@@ -202,6 +202,24 @@ impl ClassName {
     pub fn web() -> Self {
         Self("web".into())
     }
+
+    /// The same, checked by HTTP: any status from 200 to 399 is fine.
+    #[must_use]
+    pub fn web_http() -> Self {
+        Self("web-http".into())
+    }
+
+    /// The same, checked by HTTP: a host says which status it wants.
+    #[must_use]
+    pub fn web_status() -> Self {
+        Self("web-status".into())
+    }
+
+    /// All classes that the start-up configuration has.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        vec![Self::web(), Self::web_http(), Self::web_status()]
+    }
 }
 
 impl MapWord {
@@ -215,6 +233,16 @@ impl MapWord {
             c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | ';' | '#' | '<')
         })?;
         Ok(Self(text.into()))
+    }
+}
+
+impl MapWord {
+    /// `STATUS:HOST:/PATH`, for a host `*.domain` the domain. All three are words
+    /// already, and short enough together (see `core::check`).
+    #[must_use]
+    pub(super) fn of_check(status: &str, host: &Host, path: &Self) -> Self {
+        let host = host.as_str().trim_start_matches("*.");
+        Self(format!("{status}:{host}:{path}").into())
     }
 }
 

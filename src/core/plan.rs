@@ -8,7 +8,10 @@
 //!    first, before anything else: Docker may have handed their address on.
 //! 2. **Forget.** Hosts that nobody serves any more lose their map entry, so a
 //!    backend that is lent anew can't be reached under its old host.
-//! 3. **Make.** Backends and servers are made and take traffic.
+//! 3. **Make.** Backends and servers are made and take traffic. A container that
+//!    has just begun takes none before HAProxy's own check has seen it answer;
+//!    but where nobody else is, the first one is let in at once: its visitors
+//!    wait for it, which is better than an error.
 //! 4. **Switch.** Hosts are pointed at backends that are complete by now.
 //! 5. **Clear.** What nobody reaches any more is deleted, as far as HAProxy
 //!    allows it at this moment; the rest is left for a later turn.
@@ -23,7 +26,9 @@ use super::claim;
 use super::command::{Capabilities, Check, Command, ServerRef};
 use super::diff::Change;
 use super::name::{BackendName, ClassName, MapWord};
-use super::state::{Admin, Map, Server};
+use super::state::{Admin, Map, Observed, Server};
+pub use entrance::doubtful;
+use entrance::{Entrance, enter, entrances};
 
 /// Why a step is taken. Shown in logs and by `hapilot plan`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -43,8 +48,12 @@ pub enum Reason {
     HostMoved,
     /// No container claims the host any more.
     HostGone,
+    /// What its check asks differs.
+    Check,
     /// A loan of the pool is written down or crossed out.
     Loan,
+    /// Sessions went on for too long after their server had left service.
+    SessionLimit,
     /// A hand on the socket left it there.
     Stray,
 }
@@ -59,7 +68,9 @@ impl std::fmt::Display for Reason {
             Self::HostNew => "the host is claimed",
             Self::HostMoved => "the host moved to another backend",
             Self::HostGone => "no container claims it any more",
+            Self::Check => "its containers are checked otherwise",
             Self::Loan => "a backend of the pool is lent or comes back",
+            Self::SessionLimit => "its container is gone, and its sessions have had their time",
             Self::Stray => "hapilot did not write it",
         })
     }
@@ -108,17 +119,20 @@ impl Plan {
 pub fn is_clearing(command: &Command) -> bool {
     matches!(
         command,
-        Command::DelServer { .. } | Command::DelBackend { .. } | Command::UnpublishBackend { .. }
+        Command::ShutdownSessions { .. }
+            | Command::DelServer { .. }
+            | Command::DelBackend { .. }
+            | Command::UnpublishBackend { .. }
     )
 }
 
-/// What is known of a server that is to be deleted on an HAProxy where that is
-/// dangerous.
+/// What is known of a server that is out of service and could not be deleted yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RemovalFacts {
     /// Seconds since its state last changed (`srv_time_since_last_change`).
     pub unchanged_s: u32,
-    /// Sessions, queued requests and connections that it still has.
+    /// Sessions, queued requests and connections that it still has; counted
+    /// without prompt deletion only.
     pub busy: u64,
 }
 
@@ -129,8 +143,13 @@ pub struct Ground<'a> {
     pub capabilities: Capabilities,
     /// How it checks servers.
     pub check: Check,
-    /// For each server in question; needed without prompt deletion only.
+    /// What HAProxy has.
+    pub observed: &'a Observed,
+    /// For each server that could not be deleted yet.
     pub removals: &'a BTreeMap<ServerRef, RemovalFacts>,
+    /// For how long sessions of a server that left service may go on; then they
+    /// are cut. Without it one that nobody ends would keep the server for ever.
+    pub session_limit: Duration,
     /// Without prompt deletion: for how long a server must have been out of
     /// service. A request that waits for its retry shows in no counter, so it
     /// is (retries + 1) × (1 s + `timeout connect`).
@@ -156,8 +175,9 @@ pub fn plan(changes: &[Change], ground: &Ground<'_>) -> Plan {
         })
         .collect();
     let filling: BTreeSet<&BackendName> = changes.iter().filter_map(becomes_ready).collect();
+    let entrances = entrances(changes, ground.observed);
     for change in changes {
-        stages.put(change, ground, &added, &filling);
+        stages.put(change, ground, &added, &filling, &entrances);
     }
     stages.into_plan()
 }
@@ -222,13 +242,15 @@ impl Stages {
         ground: &Ground<'_>,
         added: &BTreeSet<Standing<'_>>,
         filling: &BTreeSet<&BackendName>,
+        entrances: &BTreeMap<&ServerRef, Entrance>,
     ) {
+        let entrance = |server| entrances.get(server).copied().unwrap_or(Entrance::Known);
         match change {
             Change::AddBackend(backend) => self.add_backend(backend, ground),
             Change::RemoveBackend(backend) => self.remove_backend(backend, ground),
-            Change::AddServer(server, to) => self.add_server(server, to, ground),
+            Change::AddServer(server, to) => self.add_server(server, to, ground, entrance(server)),
             Change::ChangeServer { server, from, to } => {
-                self.change_server(server, from, to, filling.contains(&server.backend));
+                self.change_server(server, from, to, filling.contains(&server.backend), entrance(server));
             }
             Change::RemoveServer(server, from) => {
                 // The same container, under another backend: it lives, so it
@@ -244,6 +266,7 @@ impl Stages {
                         let command = Command::AddMap { map, key, value };
                         self.point(&backend, Step { command, reason: Reason::HostNew }, ground);
                     }
+                    Map::Checks => self.check(Command::AddMap { map, key, value }),
                     Map::Names => self.lend(Command::AddMap { map, key, value }),
                 }
             }
@@ -255,12 +278,18 @@ impl Stages {
                         let command = Command::SetMap { map, key, value };
                         self.point(&backend, Step { command, reason: Reason::HostMoved }, ground);
                     }
+                    Map::Checks => self.check(Command::SetMap { map, key, value }),
                     Map::Names => self.lend(Command::SetMap { map, key, value }),
                 }
             }
             Change::RemoveEntry(map, key) => {
-                let reason = if *map == Map::Hosts { Reason::HostGone } else { Reason::Loan };
-                self.forget.push(Step { command: Command::DelMap { map: *map, key: key.clone() }, reason });
+                let (stage, reason) = match map {
+                    Map::Hosts => (&mut self.forget, Reason::HostGone),
+                    Map::Names => (&mut self.forget, Reason::Loan),
+                    // Its servers may be checked until they have left.
+                    Map::Checks => (&mut self.retire, Reason::Check),
+                };
+                stage.push(Step { command: Command::DelMap { map: *map, key: key.clone() }, reason });
             }
             Change::RemoveStray(map, reference) => {
                 let command = Command::DelMapEntry { map: *map, reference: *reference };
@@ -287,24 +316,36 @@ impl Stages {
         self.clear_backends.push(Step { command: Command::DelBackend { backend: backend.clone() }, reason });
     }
 
-    fn add_server(&mut self, server: &ServerRef, to: &Server, ground: &Ground<'_>) {
+    fn add_server(&mut self, server: &ServerRef, to: &Server, ground: &Ground<'_>, entrance: Entrance) {
         let reason = Reason::ServerNew;
         let make = Command::AddServer {
             server: server.clone(),
             address: to.address,
             weight: to.weight,
-            check: ground.check,
+            check: ground.check.every(to.making.inter_ms),
+            slow_start_ms: to.making.slow_start_ms,
             pool_keywords: !ground.capabilities.pools_by_default,
         };
         self.make.push(Step { command: make, reason });
         self.make.push(Step { command: Command::EnableHealth { server: server.clone() }, reason });
-        if to.admin != Admin::Maint {
-            let command = Command::SetServerState { server: server.clone(), admin: to.admin };
-            self.make.push(Step { command, reason });
+        match to.admin {
+            Admin::Ready => enter(&mut self.make, server, entrance, reason),
+            Admin::Drain => {
+                let command = Command::SetServerState { server: server.clone(), admin: to.admin };
+                self.make.push(Step { command, reason });
+            }
+            Admin::Maint => {}
         }
     }
 
-    fn change_server(&mut self, server: &ServerRef, from: &Server, to: &Server, filling: bool) {
+    fn change_server(
+        &mut self,
+        server: &ServerRef,
+        from: &Server,
+        to: &Server,
+        filling: bool,
+        entrance: Entrance,
+    ) {
         let set = |admin| Command::SetServerState { server: server.clone(), admin };
         if from.address != to.address {
             // It may take traffic again when its new address has been read back:
@@ -340,7 +381,11 @@ impl Stages {
                 // is enabled can't be read back, and twice does no harm.
                 stage.push(Step { command: Command::EnableHealth { server: server.clone() }, reason });
             }
-            stage.push(Step { command: set(to.admin), reason });
+            if to.admin == Admin::Ready {
+                enter(stage, server, entrance, reason);
+            } else {
+                stage.push(Step { command: set(to.admin), reason });
+            }
         }
     }
 
@@ -351,6 +396,14 @@ impl Stages {
             let stage = if lives { &mut self.retire } else { &mut self.break_ };
             stage.push(Step { command, reason });
         }
+        let too_long = |facts: &RemovalFacts| {
+            from.admin == Admin::Maint
+                && Duration::from_secs(u64::from(facts.unchanged_s)) >= ground.session_limit
+        };
+        if ground.removals.get(server).is_some_and(too_long) {
+            let command = Command::ShutdownSessions { server: server.clone() };
+            self.clear_servers.push(Step { command, reason: Reason::SessionLimit });
+        }
         if let Some(reason) = keeps_from_deletion(server, from, ground) {
             self.waiting.push(Waiting { server: server.clone(), reason });
             return;
@@ -360,6 +413,12 @@ impl Stages {
             self.clear_servers.push(Step { command, reason });
         }
         self.clear_servers.push(Step { command: Command::DelServer { server: server.clone() }, reason });
+    }
+
+    /// Says how a host's servers are to be checked. Before the first server: its
+    /// check comes within milliseconds.
+    fn check(&mut self, command: Command) {
+        self.lend.push(Step { command, reason: Reason::Check });
     }
 
     /// Writes down a loan of the pool. Before the first server: a hapilot that
@@ -422,117 +481,7 @@ fn keeps_from_deletion(server: &ServerRef, from: &Server, ground: &Ground<'_>) -
     None
 }
 
+mod entrance;
+
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::name::ServerName;
-
-    fn at(backend: &str, server: &str) -> ServerRef {
-        ServerRef { backend: BackendName::new(backend).unwrap(), server: ServerName::new(server).unwrap() }
-    }
-
-    fn server(last: u8, admin: Admin) -> Server {
-        Server { address: ([127, 0, 0, last], 80).into(), admin, weight: 1 }
-    }
-
-    fn word(text: &str) -> MapWord {
-        MapWord::new(text).unwrap()
-    }
-
-    /// The commands for these changes, and the servers that wait.
-    fn planned(
-        changes: &[Change],
-        prompt: bool,
-        facts: &[(ServerRef, RemovalFacts)],
-    ) -> (Vec<String>, usize) {
-        let capabilities =
-            Capabilities { add_backend: false, prompt_deletion: prompt, pools_by_default: prompt };
-        let removals = facts.iter().cloned().collect();
-        let quarantine = Duration::from_secs(20);
-        let ground = Ground { capabilities, check: Check::default(), removals: &removals, quarantine };
-        let plan = plan(changes, &ground);
-        (plan.steps.iter().map(|step| step.command.to_string()).collect(), plan.waiting.len())
-    }
-
-    #[test]
-    fn the_dead_leave_before_anybody_takes_their_address() {
-        let add = Change::AddServer(at("b", "new-2"), server(1, Admin::Ready));
-        let remove = Change::RemoveServer(at("a", "old-1"), server(1, Admin::Ready));
-        let (steps, _) = planned(&[add, remove], true, &[]);
-        assert_eq!(steps[0], "set server a/old-1 state maint");
-        assert_eq!(steps.last().unwrap(), "del server a/old-1");
-    }
-
-    #[test]
-    fn a_container_that_changes_its_backend_serves_until_the_host_has_moved() {
-        let changes = [
-            Change::RemoveServer(at("a", "one-1"), server(1, Admin::Ready)),
-            Change::ChangeEntry(Map::Hosts, word("h"), word("b")),
-            Change::AddServer(at("b", "one-1"), server(1, Admin::Ready)),
-        ];
-        let (steps, _) = planned(&changes, true, &[]);
-        let place = |text: &str| steps.iter().position(|step| step == text).expect(text);
-        assert!(place("set server b/one-1 state ready") < place("set map hosts.map h b"));
-        assert!(place("set map hosts.map h b") < place("set server a/one-1 state maint"));
-    }
-
-    #[test]
-    fn a_server_drains_in_a_plan_that_makes_no_other_ready() {
-        let drain = Change::ChangeServer {
-            server: at("a", "ill-1"),
-            from: server(1, Admin::Ready),
-            to: server(1, Admin::Drain),
-        };
-        let moved = |backend: &str| Change::ChangeServer {
-            server: at(backend, "well-2"),
-            from: server(2, Admin::Ready),
-            to: server(3, Admin::Ready),
-        };
-        let drains = |changes: &[Change]| {
-            let (steps, waiting) = planned(changes, true, &[]);
-            (steps.contains(&"set server a/ill-1 state drain".to_owned()), waiting)
-        };
-        assert_eq!(drains(std::slice::from_ref(&drain)), (true, 0));
-        assert_eq!(drains(&[drain.clone(), moved("b")]), (true, 0));
-        assert_eq!(drains(&[drain, moved("a")]), (false, 1));
-    }
-
-    #[test]
-    fn a_moved_server_is_not_made_ready_in_the_same_plan() {
-        let change = Change::ChangeServer {
-            server: at("a", "one-1"),
-            from: server(1, Admin::Ready),
-            to: server(2, Admin::Ready),
-        };
-        let (steps, _) = planned(&[change], true, &[]);
-        assert_eq!(steps, ["set server a/one-1 state maint", "set server a/one-1 addr 127.0.0.2 port 80"]);
-    }
-
-    #[test]
-    fn where_deletion_is_dangerous_it_waits_for_time_and_for_connections() {
-        let at = at("a", "old-1");
-        let deleted = |admin, facts: Option<(u32, u64)>| {
-            let facts = facts.map(|(unchanged_s, busy)| (at.clone(), RemovalFacts { unchanged_s, busy }));
-            let change = Change::RemoveServer(at.clone(), server(1, admin));
-            let (steps, waiting) = planned(&[change], false, facts.as_slice());
-            let deleted = steps.contains(&"del server a/old-1".to_owned());
-            assert_eq!(deleted, waiting == 0);
-            deleted
-        };
-        assert!(deleted(Admin::Maint, Some((20, 0))));
-        assert!(!deleted(Admin::Maint, Some((19, 0))), "a request may wait for its retry");
-        assert!(!deleted(Admin::Maint, Some((99, 1))), "a connection is left");
-        assert!(!deleted(Admin::Maint, None), "nobody has counted");
-        assert!(!deleted(Admin::Ready, Some((99, 0))), "it is in service");
-    }
-
-    #[test]
-    fn a_host_is_forgotten_before_its_backend_is_lent_anew() {
-        let changes = [
-            Change::ChangeEntry(Map::Names, word("web:pool:0001"), word("new")),
-            Change::RemoveEntry(Map::Hosts, word("old")),
-        ];
-        let (steps, _) = planned(&changes, true, &[]);
-        assert_eq!(steps, ["del map hosts.map old", "set map names.map web:pool:0001 new"]);
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@
 //! between two readings, and proves plans in tests.
 
 use super::command::{Command, ServerRef};
-use super::state::{Admin, Backend, Observed, Server};
+use super::state::{Admin, Making, Observed, Server};
 
 /// Applies one successful command.
 pub fn simulate(observed: &mut Observed, command: &Command) {
@@ -19,13 +19,31 @@ pub fn simulate(observed: &mut Observed, command: &Command) {
         }
         Command::AddServer { server, address, weight, .. } => {
             let backend = state.backends.entry(server.backend.clone()).or_default();
-            let new = Server { address: *address, admin: Admin::Maint, weight: *weight };
+            let (address, weight) = (*address, *weight);
+            let new = Server { address, admin: Admin::Maint, weight, making: Making::default() };
             backend.servers.insert(server.server.clone(), new);
         }
-        Command::SetServerState { server, admin } => change(observed, server, |s| s.admin = *admin),
-        Command::SetServerAddress { server, address } => change(observed, server, |s| s.address = *address),
-        Command::SetServerWeight { server, weight } => change(observed, server, |s| s.weight = *weight),
+        Command::SetServerState { server, admin } => {
+            if change(observed, server, |s| std::mem::replace(&mut s.admin, *admin)) == Some(Admin::Maint) {
+                // Whoever leaves maint is taken for alive until a check says otherwise.
+                observed.down.remove(server);
+            }
+        }
+        Command::SetServerHealth { server, up } => {
+            if *up {
+                observed.down.remove(server);
+            } else {
+                observed.down.insert(server.clone());
+            }
+        }
+        Command::SetServerAddress { server, address } => {
+            change(observed, server, |s| s.address = *address);
+        }
+        Command::SetServerWeight { server, weight } => {
+            change(observed, server, |s| s.weight = *weight);
+        }
         Command::DelServer { server } => {
+            observed.down.remove(server);
             if let Some(backend) = state.backends.get_mut(&server.backend) {
                 backend.servers.remove(&server.server);
                 // An empty backend of the pool is not in use.
@@ -57,11 +75,8 @@ pub fn simulate(observed: &mut Observed, command: &Command) {
     }
 }
 
-fn change(observed: &mut Observed, at: &ServerRef, effect: impl FnOnce(&mut Server)) {
-    let backend: Option<&mut Backend> = observed.state.backends.get_mut(&at.backend);
-    if let Some(server) = backend.and_then(|backend| backend.servers.get_mut(&at.server)) {
-        effect(server);
-    }
+fn change<T>(observed: &mut Observed, at: &ServerRef, effect: impl FnOnce(&mut Server) -> T) -> Option<T> {
+    observed.state.backends.get_mut(&at.backend)?.servers.get_mut(&at.server).map(effect)
 }
 
 #[cfg(test)]
@@ -81,6 +96,7 @@ mod tests {
             address: ([127, 0, 0, 1], 80).into(),
             weight: 3,
             check: Check::default(),
+            slow_start_ms: None,
             pool_keywords: false,
         }
     }

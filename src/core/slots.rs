@@ -161,7 +161,7 @@ fn has_servers(observed: &Observed, backend: &BackendName) -> bool {
 mod tests {
     use super::*;
     use crate::core::name::{ClassName, Host, ServerName};
-    use crate::core::state::{Admin, Server};
+    use crate::core::state::{Admin, Making, Server};
 
     fn key(host: &str) -> BackendKey {
         BackendKey { class: ClassName::web(), host: Host::new(host).unwrap() }
@@ -180,7 +180,7 @@ mod tests {
         let mut observed = Observed { pool: (1..=size).map(pool).collect(), ..Observed::default() };
         for &index in busy {
             let address = ([127, 0, 0, 2], 80).into();
-            let server = Server { address, admin: Admin::Ready, weight: 1 };
+            let server = Server { address, admin: Admin::Ready, weight: 1, making: Making::default() };
             let backend = observed.state.backends.entry(pool(index)).or_default();
             backend.servers.insert(ServerName::new("s-1").unwrap(), server);
         }

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
+use super::command::ServerRef;
 use super::name::{BackendName, MapWord, ServerName};
 
 /// The administrative state of a server (management.txt, `set server … state`).
@@ -42,7 +43,32 @@ pub struct Server {
     pub admin: Admin,
     /// Its share of the load, 0 to 256.
     pub weight: u16,
+    /// How it is made.
+    #[serde(skip)]
+    pub making: Making,
 }
+
+/// What counts only at the moment when a server is made or enters service.
+/// HAProxy does not tell it afterwards, so it makes no difference between two
+/// servers: all values are equal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Making {
+    /// Its container was seen to begin: whether it listens yet is for a check
+    /// to find out. False for one that ran already when it was first seen.
+    pub young: bool,
+    /// Between two checks while it is up, milliseconds; `None` as its class has it.
+    pub inter_ms: Option<u32>,
+    /// For how long its share of the load grows, milliseconds; `None` for at once.
+    pub slow_start_ms: Option<u32>,
+}
+
+impl PartialEq for Making {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Making {}
 
 /// One backend that is in use.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
@@ -58,6 +84,9 @@ pub struct Backend {
 pub enum Map {
     /// Host (or `*.domain`) → the backend that serves it.
     Hosts,
+    /// Backend whose servers are checked by HTTP → what is asked and expected:
+    /// `STATUS:HOST:/PATH` (see [`super::check`]).
+    Checks,
     /// Backend of the pool → the service it was lent to; its own name is used
     /// where there is no entry. Read by logs, and by a restarted hapilot.
     Names,
@@ -65,13 +94,14 @@ pub enum Map {
 
 impl Map {
     /// Every map.
-    pub const ALL: [Self; 2] = [Self::Hosts, Self::Names];
+    pub const ALL: [Self; 3] = [Self::Hosts, Self::Checks, Self::Names];
 
     /// The file's name below `<dir>/maps`.
     #[must_use]
     pub fn file_name(self) -> &'static str {
         match self {
             Self::Hosts => "hosts.map",
+            Self::Checks => "checks.map",
             Self::Names => "names.map",
         }
     }
@@ -104,7 +134,7 @@ impl State {
 }
 
 /// What `observe` read from HAProxy in one go.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// The part that is compared with the desired state.
     pub state: State,
@@ -114,4 +144,26 @@ pub struct Observed {
     /// value that hapilot can't have written. The reference is the number that
     /// `show map` prints.
     pub stray_entries: Vec<(Map, u64)>,
+    /// Servers that take no traffic because HAProxy's check has not passed (yet),
+    /// as far as it was read or follows from what was sent. It changes by itself,
+    /// so it is no part of what is compared.
+    pub down: BTreeSet<ServerRef>,
 }
+
+impl Observed {
+    /// A server takes traffic, as far as is known.
+    #[must_use]
+    pub fn serves(&self, at: &ServerRef) -> bool {
+        let server = self.state.backends.get(&at.backend).and_then(|b| b.servers.get(&at.server));
+        server.is_some_and(|server| server.admin == Admin::Ready) && !self.down.contains(at)
+    }
+}
+
+/// But for what changes by itself.
+impl PartialEq for Observed {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.state, &self.pool, &self.stray_entries) == (&other.state, &other.pool, &other.stray_entries)
+    }
+}
+
+impl Eq for Observed {}

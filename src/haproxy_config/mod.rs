@@ -12,11 +12,13 @@ mod write;
 
 pub(crate) use check::printable;
 pub use check::{CheckError, check};
-pub use render::{RenderedConfig, render};
+pub use render::{RenderedConfig, Renderer, render};
 pub use settings::{ConfigPath, ConfigSettings, Identity, RuntimeSocket, SettingsError};
 pub use write::{CONFIG_FILE, InstallError, MAPS_DIR, install};
 
 /// For how long a server must have been out of service before no request can
-/// still be waiting for its retry on it, which no counter shows: a little more
-/// than the template's (retries + 1) × (1 s + `timeout connect`) = 7.7 s.
+/// still be waiting for its retry on it, which no counter shows: a good deal more
+/// than the template's (retries + 1) × 2 × `timeout connect` = 4.2 s. (A retry is
+/// put off by the lesser of `timeout connect` and one second: recorded, and
+/// `back_handle_st_cer` in HAProxy's backend.c.)
 pub const QUARANTINE: Duration = Duration::from_secs(8);

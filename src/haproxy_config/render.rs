@@ -31,11 +31,55 @@ pub struct RenderedConfig {
 /// out; so is the pool's copy of a backend that is in use.
 #[must_use]
 pub fn render(settings: &ConfigSettings, state: &State) -> RenderedConfig {
-    let mut text = String::with_capacity(TEMPLATE.len() + 64 * settings.pool_size);
+    Renderer::default().render(settings, state)
+}
+
+/// Writes down one state after the other. A lone event changes one backend of
+/// thousands, so what was written of the others is kept.
+#[derive(Debug, Default)]
+pub struct Renderer {
+    /// Each backend as it was, and its lines.
+    written: BTreeMap<BackendName, (Backend, String)>,
+}
+
+impl Renderer {
+    /// As [`render`]; always with the same settings.
+    pub fn render(&mut self, settings: &ConfigSettings, state: &State) -> RenderedConfig {
+        self.bring_up_to_date(settings, state);
+        let lines: usize = self.written.values().map(|(_, lines)| lines.len()).sum();
+        let pool = 48 * settings.classes.len() * settings.pool_size;
+        rendered(settings, state, String::with_capacity(2 * TEMPLATE.len() + lines + pool), &self.written)
+    }
+
+    fn bring_up_to_date(&mut self, settings: &ConfigSettings, state: &State) {
+        self.written.retain(|name, _| state.backends.contains_key(name));
+        for (name, backend) in &state.backends {
+            let Some(class) = class_of(settings, name) else { continue };
+            if !self.written.get(name).is_some_and(|(before, _)| is_same(before, backend)) {
+                self.written.insert(name.clone(), (backend.clone(), lines(name, class, backend)));
+            }
+        }
+    }
+}
+
+/// Equal also in what HAProxy does not tell.
+fn is_same(one: &Backend, other: &Backend) -> bool {
+    let making = |(a, b): (&Server, &Server)| {
+        (a.making.inter_ms, a.making.slow_start_ms) == (b.making.inter_ms, b.making.slow_start_ms)
+    };
+    one == other && one.servers.values().zip(other.servers.values()).all(making)
+}
+
+fn rendered(
+    settings: &ConfigSettings,
+    state: &State,
+    mut text: String,
+    written: &BTreeMap<BackendName, (Backend, String)>,
+) -> RenderedConfig {
     for line in TEMPLATE.lines() {
         match line {
             "@PRIVILEGES@" => settings.identity.iter().for_each(|identity| privileges(&mut text, *identity)),
-            "@BACKENDS@" => backends(&mut text, settings, state),
+            "@BACKENDS@" => written.values().for_each(|(_, lines)| text.push_str(lines)),
             "@POOL@" => pool(&mut text, settings, state),
             _ => {
                 text.push_str(&fill(line, settings));
@@ -89,15 +133,12 @@ fn class_of<'a>(settings: &'a ConfigSettings, name: &BackendName) -> Option<&'a 
     settings.classes.iter().find(|class| name.class() == Some(class.as_str()))
 }
 
-fn backends(text: &mut String, settings: &ConfigSettings, state: &State) {
-    let check = check_keywords();
-    for (name, Backend { servers }) in &state.backends {
-        let Some(class) = class_of(settings, name) else { continue };
-        let _ = writeln!(text, "backend {name} from {class}");
-        for (server, facts) in servers {
-            server_line(text, server, facts, &check);
-        }
+fn lines(name: &BackendName, class: &ClassName, backend: &Backend) -> String {
+    let mut text = format!("backend {name} from {class}\n");
+    for (server, facts) in &backend.servers {
+        server_line(&mut text, server, facts);
     }
+    text
 }
 
 /// The parameters are those that `runtime_api` gives with `add server`, but for
@@ -105,33 +146,33 @@ fn backends(text: &mut String, settings: &ConfigSettings, state: &State) {
 /// for drain: after a start no session is bound to the server, so both mean "no
 /// traffic", and the next turn's `set server … state drain` starts its checks.
 /// Weight 0 would do the same, but would have to be mended before its state.
-///
-/// Ten thousand of them are written when one changes, so it matters that little
-/// is formatted and nothing allocated.
-fn server_line(text: &mut String, name: &ServerName, server: &Server, check: &str) {
+fn server_line(text: &mut String, name: &ServerName, server: &Server) {
     text.push_str("  server ");
     text.push_str(name.as_str());
     text.push(' ');
     address(text, server.address);
-    let _ = write!(text, " weight {}", server.weight.min(256));
-    text.push_str(check);
+    let Check { inter_ms, fastinter_ms, downinter_ms, fall } = Check::default().every(server.making.inter_ms);
+    let _ = write!(
+        text,
+        " weight {} check inter {inter_ms}ms fastinter {fastinter_ms}ms downinter {downinter_ms}ms fall {fall} rise 1",
+        server.weight.min(256)
+    );
+    if let Some(slow_start_ms) = server.making.slow_start_ms {
+        let _ = write!(text, " slowstart {slow_start_ms}ms");
+    }
     text.push_str(match server.admin {
         Admin::Ready => "\n",
         Admin::Drain | Admin::Maint => " disabled\n",
     });
 }
 
-/// How servers are checked, the same for all.
-fn check_keywords() -> String {
-    let Check { inter_ms, fastinter_ms, downinter_ms } = Check::default();
-    format!(" check inter {inter_ms}ms fastinter {fastinter_ms}ms downinter {downinter_ms}ms fall 2 rise 1")
-}
-
 fn pool(text: &mut String, settings: &ConfigSettings, state: &State) {
     for class in &settings.classes {
         for name in (1..=settings.pool_size).map(|index| BackendName::pool(class, index)) {
             if !state.backends.contains_key(&name) {
-                let _ = writeln!(text, "backend {name} from {class}");
+                for part in ["backend ", name.as_str(), " from ", class.as_str(), "\n"] {
+                    text.push_str(part);
+                }
             }
         }
     }
@@ -140,7 +181,9 @@ fn pool(text: &mut String, settings: &ConfigSettings, state: &State) {
 fn entries(entries: Option<&BTreeMap<MapWord, MapWord>>) -> String {
     let mut text = String::new();
     for (key, value) in entries.into_iter().flatten() {
-        let _ = writeln!(text, "{key} {value}");
+        for part in [key.as_str(), " ", value.as_str(), "\n"] {
+            text.push_str(part);
+        }
     }
     text
 }

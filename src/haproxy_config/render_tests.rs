@@ -9,6 +9,7 @@ use crate::core::name::{BackendKey, Host};
 
 use super::super::settings::ConfigPath;
 use super::*;
+use crate::core::state::Making;
 
 fn settings(pool_size: usize) -> ConfigSettings {
     let runtime = RuntimeSocket::unix(ConfigPath::new("/run/hapilot/admin.sock").unwrap()).unwrap();
@@ -17,7 +18,7 @@ fn settings(pool_size: usize) -> ConfigSettings {
 }
 
 fn server(address: &str, admin: Admin, weight: u16) -> Server {
-    Server { address: address.parse().unwrap(), admin, weight }
+    Server { address: address.parse().unwrap(), admin, weight, making: Making::default() }
 }
 
 fn word(text: &str) -> MapWord {
@@ -101,16 +102,21 @@ fn nothing_stays_unfilled() {
 fn backend_name() -> impl Strategy<Value = BackendName> {
     prop_oneof![
         (1..20usize).prop_map(|index| BackendName::pool(&ClassName::web(), index)),
-        "(web:|hapilot:|defaults|)[A-Za-z0-9._:-]{1,40}".prop_map(|text| BackendName::new(&text).unwrap()),
+        "(web:|web-http:|web-status:|hapilot:|defaults|)[A-Za-z0-9._:-]{1,40}"
+            .prop_map(|text| BackendName::new(&text).unwrap()),
     ]
 }
 
 fn any_server() -> impl Strategy<Value = Server> {
     let admin = prop_oneof![Just(Admin::Ready), Just(Admin::Drain), Just(Admin::Maint)];
-    (any::<SocketAddr>(), admin, any::<u16>()).prop_map(|(address, admin, weight)| Server {
+    let making = any::<(bool, Option<u32>, Option<u32>)>();
+    let making =
+        making.prop_map(|(young, inter_ms, slow_start_ms)| Making { young, inter_ms, slow_start_ms });
+    (any::<SocketAddr>(), admin, any::<u16>(), making).prop_map(|(address, admin, weight, making)| Server {
         address,
         admin,
         weight,
+        making,
     })
 }
 
@@ -123,9 +129,12 @@ fn any_state() -> impl Strategy<Value = State> {
     let server_name = "[A-Za-z0-9._:-]{1,40}".prop_map(|text| ServerName::new(&text).unwrap());
     let servers = btree_map(server_name, any_server(), 0..4).prop_map(|servers| Backend { servers });
     let entries = || btree_map(any_word(), any_word(), 0..6);
-    (btree_map(backend_name(), servers, 0..6), entries(), entries()).prop_map(|(backends, hosts, names)| {
-        State { backends, maps: BTreeMap::from([(Map::Hosts, hosts), (Map::Names, names)]) }
-    })
+    (btree_map(backend_name(), servers, 0..6), entries(), entries(), entries()).prop_map(
+        |(backends, hosts, checks, names)| {
+            let maps = [(Map::Hosts, hosts), (Map::Checks, checks), (Map::Names, names)];
+            State { backends, maps: BTreeMap::from(maps) }
+        },
+    )
 }
 
 /// Everything but `[a-zA-Z0-9._:-]` ends a name.
@@ -135,17 +144,28 @@ fn is_name(text: &str) -> bool {
 
 fn is_backend_line(line: &str) -> bool {
     let words: Vec<&str> = line.split(' ').collect();
-    matches!(words[..], ["backend", name, "from", "web"] if is_name(name) && name.starts_with("web:"))
+    matches!(words[..], ["backend", name, "from", class] if is_name(name)
+        && ["web", "web-http", "web-status"].contains(&class)
+        && name.starts_with(&format!("{class}:")))
 }
 
 fn is_server_line(line: &str) -> bool {
     let Some(line) = line.strip_prefix("  server ") else { return false };
     let line = line.strip_suffix(" disabled").unwrap_or(line);
-    let Some(line) = line.strip_suffix(" check inter 5000ms fastinter 250ms downinter 1000ms fall 2 rise 1")
-    else {
+    // A time that a container chose is a number by now.
+    let line = match line.split_once(" slowstart ") {
+        Some((line, time)) if time.strip_suffix("ms").is_some_and(|n| n.parse::<u32>().is_ok()) => line,
+        Some(_) => return false,
+        None => line,
+    };
+    let Some(line) = line.strip_suffix("ms fastinter 200ms downinter 100ms fall 10 rise 1") else {
         return false;
     };
+    let Some((line, inter)) = line.split_once(" check inter ") else { return false };
     let words: Vec<&str> = line.split(' ').collect();
+    if inter.parse::<u32>().is_err() {
+        return false;
+    }
     matches!(words[..], [name, address, "weight", weight] if is_name(name)
         && address.parse::<SocketAddr>().is_ok()
         && !address.contains('%')
@@ -192,6 +212,23 @@ fn the_quarantine_outlasts_every_retry() {
     };
     let retries: u32 = said("retries ").parse().unwrap();
     let connect: u64 = said("timeout connect ").strip_suffix("ms").unwrap().parse().unwrap();
-    let longest = (retries + 1) * (Duration::from_secs(1) + Duration::from_millis(connect));
+    let longest = (retries + 1) * 2 * Duration::from_millis(connect.min(1_000));
     assert!(crate::haproxy_config::QUARANTINE >= longest, "{longest:?}");
+}
+
+proptest! {
+    /// What is kept of the state before never shows.
+    #[test]
+    fn one_state_after_the_other_is_written_as_each_alone(states in prop::collection::vec(any_state(), 1..5)) {
+        let mut renderer = Renderer::default();
+        for state in &states {
+            prop_assert_eq!(renderer.render(&settings(2), state), render(&settings(2), state));
+        }
+        // The same servers, made otherwise.
+        let mut last = states.last().cloned().unwrap_or_default();
+        for server in last.backends.values_mut().flat_map(|backend| backend.servers.values_mut()) {
+            server.making.inter_ms = Some(77);
+        }
+        prop_assert_eq!(renderer.render(&settings(2), &last), render(&settings(2), &last));
+    }
 }

@@ -133,14 +133,14 @@ pub struct ConfigSettings {
 }
 
 impl ConfigSettings {
-    /// The usual values: class `web`, a pool of 1,000, 30 seconds of grace.
+    /// The usual values: all classes, a pool of 1,000, 30 seconds of grace.
     #[must_use]
     pub fn new(dir: ConfigPath, http: SocketAddr, runtime: RuntimeSocket) -> Self {
         Self {
             dir,
             http,
             runtime,
-            classes: vec![ClassName::web()],
+            classes: ClassName::all(),
             pool_size: 1_000,
             grace: Duration::from_secs(30),
             identity: None,

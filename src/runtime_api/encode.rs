@@ -6,10 +6,10 @@
 //! sockets, replies, and why a command is sent.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use super::maps::MapPaths;
-use crate::core::command::{Check, Command, ServerRef};
+use crate::core::command::{Check, Command};
 use crate::core::state::Map;
 
 /// Longest line that every version reads, in bytes (recorded: at 16,384 bytes
@@ -59,10 +59,26 @@ fn write_line(command: &Command, map: &str, out: &mut String) -> std::fmt::Resul
         Command::PublishBackend { backend } => writeln!(out, "publish backend {backend}"),
         Command::UnpublishBackend { backend } => writeln!(out, "unpublish backend {backend}"),
         Command::DelBackend { backend } => writeln!(out, "del backend {backend}"),
-        Command::AddServer { server, address, weight, check, pool_keywords } => {
-            add_server(out, server, *address, *weight, *check, *pool_keywords)
+        Command::AddServer { server, address, weight, check, slow_start_ms, pool_keywords } => {
+            write!(out, "add server {server} ")?;
+            // Not SocketAddr's own form: that one adds the scope of a link-local
+            // address, which HAProxy doesn't know.
+            match address.ip() {
+                IpAddr::V4(ip) => write!(out, "{ip}:{}", address.port())?,
+                IpAddr::V6(ip) => write!(out, "[{ip}]:{}", address.port())?,
+            }
+            write!(out, " weight {weight}")?;
+            check_keywords(out, *check)?;
+            if let Some(slow_start_ms) = slow_start_ms {
+                write!(out, " slowstart {slow_start_ms}ms")?;
+            }
+            out.push_str(if *pool_keywords { " pool-max-conn -1 pool-purge-delay 5s\n" } else { "\n" });
+            Ok(())
         }
         Command::EnableHealth { server } => writeln!(out, "enable health {server}"),
+        Command::SetServerHealth { server, up } => {
+            writeln!(out, "set server {server} health {}", if *up { "up" } else { "down" })
+        }
         Command::SetServerState { server, admin } => writeln!(out, "set server {server} state {admin}"),
         Command::SetServerAddress { server, address } => {
             writeln!(out, "set server {server} addr {} port {}", address.ip(), address.port())
@@ -77,38 +93,22 @@ fn write_line(command: &Command, map: &str, out: &mut String) -> std::fmt::Resul
     }
 }
 
-fn add_server(
-    out: &mut String,
-    server: &ServerRef,
-    address: SocketAddr,
-    weight: u16,
-    check: Check,
-    pool_keywords: bool,
-) -> std::fmt::Result {
-    write!(out, "add server {server} ")?;
-    // Not SocketAddr's own form: that one adds the scope of a link-local
-    // address, which HAProxy doesn't know.
-    match address.ip() {
-        IpAddr::V4(ip) => write!(out, "{ip}:{}", address.port())?,
-        IpAddr::V6(ip) => write!(out, "[{ip}]:{}", address.port())?,
-    }
-    let Check { inter_ms, fastinter_ms, downinter_ms } = check;
+fn check_keywords(out: &mut String, check: Check) -> std::fmt::Result {
+    let Check { inter_ms, fastinter_ms, downinter_ms, fall } = check;
     write!(
         out,
-        " weight {weight} check inter {inter_ms}ms fastinter {fastinter_ms}ms downinter {downinter_ms}ms fall 2 rise 1"
-    )?;
-    if pool_keywords {
-        out.push_str(" pool-max-conn -1 pool-purge-delay 5s");
-    }
-    out.push('\n');
-    Ok(())
+        " check inter {inter_ms}ms fastinter {fastinter_ms}ms downinter {downinter_ms}ms fall {fall} rise 1"
+    )
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use proptest::prelude::*;
 
+    use std::net::SocketAddr;
+
     use super::*;
+    use crate::core::command::ServerRef;
     use crate::core::name::{BackendName, ClassName, MapWord, ServerName};
     use crate::core::state::Admin;
     use crate::runtime_api::maps::MapPath;
@@ -116,6 +116,7 @@ pub(crate) mod tests {
     pub(crate) fn maps() -> MapPaths {
         let mut maps = MapPaths::default();
         maps.set(Map::Hosts, MapPath::new("/d/maps/hosts.map").unwrap());
+        maps.set(Map::Checks, MapPath::new("/d/maps/checks.map").unwrap());
         maps.set(Map::Names, MapPath::new("/d/maps/names.map").unwrap());
         maps
     }
@@ -141,11 +142,12 @@ pub(crate) mod tests {
     fn every_command_is_written_as_the_manual_has_it() {
         let backend = server().backend;
         let check = Check::default();
-        let add = |address: &str, pool_keywords| Command::AddServer {
+        let add = |address: &str, pool_keywords: bool| Command::AddServer {
             server: server(),
             address: address.parse().unwrap(),
             weight: 256,
             check,
+            slow_start_ms: pool_keywords.then_some(30_000),
             pool_keywords,
         };
         let map = Map::Hosts;
@@ -159,15 +161,23 @@ pub(crate) mod tests {
             (Command::DelBackend { backend }, "del backend web:shop.example"),
             (
                 add("10.0.0.7:80", false),
-                "add server web:shop.example/shop-1a2b 10.0.0.7:80 weight 256 check inter 5000ms fastinter 250ms \
-                 downinter 1000ms fall 2 rise 1",
+                "add server web:shop.example/shop-1a2b 10.0.0.7:80 weight 256 check inter 5000ms fastinter 200ms \
+                 downinter 100ms fall 10 rise 1",
             ),
             (
                 add("[fe80::7%3]:8080", true),
-                "add server web:shop.example/shop-1a2b [fe80::7]:8080 weight 256 check inter 5000ms fastinter 250ms \
-                 downinter 1000ms fall 2 rise 1 pool-max-conn -1 pool-purge-delay 5s",
+                "add server web:shop.example/shop-1a2b [fe80::7]:8080 weight 256 check inter 5000ms fastinter 200ms \
+                 downinter 100ms fall 10 rise 1 slowstart 30000ms pool-max-conn -1 pool-purge-delay 5s",
             ),
             (Command::EnableHealth { server: server() }, "enable health web:shop.example/shop-1a2b"),
+            (
+                Command::SetServerHealth { server: server(), up: true },
+                "set server web:shop.example/shop-1a2b health up",
+            ),
+            (
+                Command::SetServerHealth { server: server(), up: false },
+                "set server web:shop.example/shop-1a2b health down",
+            ),
             (
                 Command::SetServerState { server: server(), admin: Admin::Maint },
                 "set server web:shop.example/shop-1a2b state maint",
@@ -224,19 +234,28 @@ pub(crate) mod tests {
         let class = offered().prop_filter_map("not a class", |t| ClassName::new(&t).ok());
         let address: BoxedStrategy<SocketAddr> =
             (any::<IpAddr>(), any::<u16>()).prop_map(SocketAddr::from).boxed();
-        (server, (word(), word(), class), address, any::<(u16, u32, u64, bool)>(), 0..15_u8).prop_map(
+        (server, (word(), word(), class), address, any::<(u16, u32, u64, bool)>(), 0..16_u8).prop_map(
             |(server, (key, value, class), address, (weight, ms, reference, flag), choice)| {
                 let backend = server.backend.clone();
                 let map = if flag { Map::Hosts } else { Map::Names };
-                let check = Check { inter_ms: ms, fastinter_ms: ms, downinter_ms: ms };
+                let check = Check { inter_ms: ms, fastinter_ms: ms, downinter_ms: ms, fall: 3 };
                 match choice {
                     0 => (Command::AddBackend { backend, class }, 5),
                     1 => (Command::PublishBackend { backend }, 3),
                     2 => (Command::UnpublishBackend { backend }, 3),
                     3 => (Command::DelBackend { backend }, 3),
                     4 => {
-                        let words = if flag { 21 } else { 17 };
-                        (Command::AddServer { server, address, weight, check, pool_keywords: flag }, words)
+                        let words = if flag { 23 } else { 17 };
+                        let (slow_start_ms, pool_keywords) = (flag.then_some(ms), flag);
+                        let add = Command::AddServer {
+                            server,
+                            address,
+                            weight,
+                            check,
+                            slow_start_ms,
+                            pool_keywords,
+                        };
+                        (add, words)
                     }
                     5 => (Command::EnableHealth { server }, 3),
                     6 => (Command::SetServerState { server, admin: Admin::Drain }, 5),
@@ -247,6 +266,7 @@ pub(crate) mod tests {
                     11 => (Command::AddMap { map, key, value }, 5),
                     12 => (Command::SetMap { map, key, value }, 5),
                     13 => (Command::DelMap { map, key }, 4),
+                    14 => (Command::SetServerHealth { server, up: flag }, 5),
                     _ => (Command::DelMapEntry { map, reference }, 4),
                 }
             },

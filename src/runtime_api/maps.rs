@@ -125,6 +125,7 @@ mod tests {
             listed("/etc/haproxy/other.map"),
             listed("/data/notmaps/hosts.map"),
             listed("/data/maps/hosts.map"),
+            listed("/data/maps/checks.map"),
             listed("maps/names.map"),
         ])
         .unwrap();

@@ -117,6 +117,7 @@ const fn texts(command: &Command) -> &'static Texts {
             already_so: &[NO_SERVER, NO_BACKEND],
         },
         Command::EnableHealth { .. }
+        | Command::SetServerHealth { .. }
         | Command::SetServerState { .. }
         | Command::SetServerWeight { .. }
         | Command::ShutdownSessions { .. } => &SILENT_SERVER,
@@ -196,6 +197,7 @@ mod tests {
                 address,
                 weight: 1,
                 check: Check::default(),
+                slow_start_ms: None,
                 pool_keywords: false,
             },
             Command::EnableHealth { server: server.clone() },

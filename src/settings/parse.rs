@@ -248,20 +248,7 @@ pub(super) fn duration(
     most: Duration,
     range: &str,
 ) -> Result<Duration, SettingsError> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let milliseconds = match unit {
-        "ms" => Some(1),
-        "s" => Some(1_000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
-    };
-    let value = milliseconds
-        .zip(decimal(number))
-        .and_then(|(unit, number)| number.checked_mul(unit))
-        .map(Duration::from_millis)
-        .filter(|value| (least..=most).contains(value));
+    let value = crate::core::duration::parse(text).filter(|value| (least..=most).contains(value));
     value.ok_or_else(|| {
         flag.refuse(
             text,

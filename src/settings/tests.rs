@@ -37,6 +37,7 @@ fn nothing_given_means_the_defaults() {
             pool_size: 1000,
             resync: Duration::from_secs(60),
             grace: Duration::from_secs(30),
+            session_limit: Duration::from_secs(60),
             prefer_ipv6: false,
         }
     );

@@ -72,7 +72,12 @@ fn containers(port: u16) -> Vec<Container> {
 
 fn reconcile() -> Reconcile {
     let quarantine = hapilot::haproxy_config::QUARANTINE;
-    let rules = Rules { classes: vec![ClassName::web()], check: Check::default(), quarantine };
+    let rules = Rules {
+        classes: ClassName::all(),
+        check: Check::default(),
+        quarantine,
+        session_limit: Duration::from_secs(60),
+    };
     Reconcile::new(rules, Desired::new(HaproxyPlace::Host, false), Arc::new(Metrics::default()))
 }
 

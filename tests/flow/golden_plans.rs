@@ -146,6 +146,50 @@ fn an_unhealthy_one_drains_only_when_a_better_one_is_there() {
     assert_snapshot!(Scene::with(&[unhealthy(shop(1, 11))]).now(&[shop(2, 12)]));
 }
 
+/// As compose replaces a service: the new one starts, the old one is told to
+/// end before the new one listens.
+#[test]
+fn the_old_one_serves_until_the_new_one_has_come_up() {
+    let mut scene = Scene::with(&[shop(1, 11)]);
+    let begins = scene.now(&[shop(2, 12)]);
+    scene.desired.stopping(&shop(1, 11).id);
+    let told_to_end = scene.turn();
+    scene.model.haproxy.all_come_up();
+    let up = scene.turn();
+    let gone = scene.gone(&shop(1, 11));
+    assert_snapshot!(format!("begins:\n{begins}told to end:\n{told_to_end}up:\n{up}gone:\n{gone}"));
+}
+
+#[test]
+fn three_replicas_begin_at_once() {
+    assert_snapshot!(Scene::with(&[]).now(&[shop(1, 11), shop(2, 12), shop(3, 13)]));
+}
+
+/// The name is free only when its deletion is through: 2.6 needs a while.
+#[test]
+fn a_container_is_restarted_before_its_server_is_deleted() {
+    let mut scene = Scene::on((2, 6), 2, &[shop(1, 11), shop(2, 12)]);
+    let gone = scene.gone(&shop(1, 11));
+    let mut again = shop(1, 13);
+    again.started_at = Some(2_000);
+    let begins = scene.now(&[again]);
+    assert_snapshot!(format!("gone:\n{gone}begins:\n{begins}"));
+}
+
+#[test]
+fn the_check_of_a_host_follows_the_container_that_runs_longest() {
+    let checked = |container: Container| container.with_label("hapilot.check.path", "/health");
+    let mut scene = Scene::on((3, 0), 2, &[shop(1, 11)]);
+    let other = scene.now(&[checked(shop(2, 12))]);
+    scene.model.haproxy.all_come_up();
+    let rejections = scene.desired.rejections();
+    let rejected: Vec<_> =
+        rejections.iter().map(|r| format!("{} {}: {}\n", r.container, r.key, r.reason)).collect();
+    let rejected = rejected.concat();
+    let oldest_gone = scene.gone(&shop(1, 11));
+    assert_snapshot!(format!("joins:\n{other}told:\n{rejected}the first leaves:\n{oldest_gone}"));
+}
+
 #[test]
 fn two_hosts_of_one_container() {
     let both = container(1, "shop-1", "shop.example,www.shop.example", 11);

@@ -10,7 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hapilot::core::claim::{HOSTS_LIMIT, Rejection, claims, id_of_server, printable, server_name};
 use hapilot::core::container::{Container, ContainerId, Endpoint, EngineName, NetworkMode, PublishedPort};
 use hapilot::core::endpoint::{Reach, Vantage, View, reach};
-use hapilot::core::name::{BackendName, Host, MapWord, ServerName};
+use hapilot::core::label::LABELS;
+use hapilot::core::name::{BackendKey, BackendName, Host, MapWord, ServerName};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -79,7 +80,7 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-fn key(known: &'static [&'static str], prefix: &'static str) -> impl Strategy<Value = String> {
+fn key(known: Vec<&'static str>, prefix: &'static str) -> impl Strategy<Value = String> {
     prop_oneof![
         4 => prop::sample::select(known).prop_map(str::to_owned),
         1 => text().prop_map(move |text| format!("{prefix}{text}")),
@@ -122,14 +123,11 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
 
 fn container() -> impl Strategy<Value = Container> {
     let labels = btree_map(
-        key(
-            &["hapilot.haproxy", "hapilot.host", "hapilot.port", "hapilot.network", "hapilot.weight"],
-            "hapilot.",
-        ),
-        text(),
+        key(LABELS.iter().map(|doc| doc.key).collect(), "hapilot."),
+        prop_oneof![4 => text(), 1 => text().prop_map(|text| format!("/{text}"))],
         0..8,
     );
-    let env = btree_map(key(&["VIRTUAL_HOST", "VIRTUAL_PORT", "VIRTUAL_PATH"], "VIRTUAL_"), text(), 0..5);
+    let env = btree_map(key(vec!["VIRTUAL_HOST", "VIRTUAL_PORT", "VIRTUAL_PATH"], "VIRTUAL_"), text(), 0..5);
     let networks = btree_map(network(), endpoint(), 0..4);
     let address = prop_oneof![any::<IpAddr>(), Just(Ipv4Addr::UNSPECIFIED.into())];
     let published = (1..4_u16, address, 1..=u16::MAX)
@@ -187,13 +185,19 @@ proptest! {
         for claim in &got.claims {
             prop_assert_ne!(claim.port, 0);
             prop_assert!(claim.weight <= 256);
-            let host = &claim.key.host;
+            let host = &claim.host;
+            let key = BackendKey { class: got.policy.class(), host: host.clone() };
             prop_assert_eq!(Host::new(host.as_str()), Ok(host.clone()));
             prop_assert!(seen.insert(host.clone()), "{host} is there twice");
-            let name = claim.key.own_name();
+            let name = key.own_name();
             prop_assert_eq!(BackendName::new(name.as_str()), Ok(name.clone()));
             prop_assert!(!name.is_pool() && !name.as_str().starts_with("hapilot:"), "{name}");
-            for word in [MapWord::from(&name), MapWord::from(host), claim.key.service()] {
+            let check = got.policy.check.as_ref().map(|check| check.word(host));
+            if let Some(check) = &check {
+                let parts: Vec<&str> = check.as_str().splitn(3, ':').collect();
+                prop_assert!(matches!(parts[..], [_, _, path] if path.starts_with('/')), "{check}");
+            }
+            for word in [MapWord::from(&name), MapWord::from(host), key.service()].into_iter().chain(check) {
                 prop_assert_eq!(MapWord::new(word.as_str()), Ok(word));
             }
         }
@@ -217,7 +221,7 @@ proptest! {
         let list = format!("first.example,{bad},last.example");
         let got = claims(&Container::running(id, "shop").with_label("hapilot.host", &list));
         for good in ["first.example", "last.example"] {
-            prop_assert!(got.claims.iter().any(|claim| claim.key.host.as_str() == good), "{got:?}");
+            prop_assert!(got.claims.iter().any(|claim| claim.host.as_str() == good), "{got:?}");
         }
     }
 

@@ -22,7 +22,7 @@ use hapilot::core::command::{Capabilities, Command, ServerRef};
 use hapilot::core::container::{Container, ContainerId, Endpoint, Health, RunState};
 use hapilot::core::desired::Desired;
 use hapilot::core::name::{BackendName, ServerName};
-use hapilot::core::state::{Admin, Map, Server, State};
+use hapilot::core::state::{Admin, Making, Map, Server, State};
 use history::{Event, HOSTS, Hand, Op, PLACES, POOL, op};
 use invariants::{Breaches, Fit};
 use proptest::prelude::*;
@@ -196,15 +196,20 @@ impl World {
                 let Some(backend) = some_backend(*backend) else { return };
                 let known = place.and_then(|place| self.containers.get(&place)).map(|c| c.id.short());
                 let name = ServerName::labelled("zz-hand", known.unwrap_or("nobody"));
-                let server = Server { address: address_of(*address), admin: *admin, weight: 1 };
+                let server = Server {
+                    address: address_of(*address),
+                    admin: *admin,
+                    weight: 1,
+                    making: Making::default(),
+                };
                 let busy = u64::from(!haproxy.capabilities.prompt_deletion);
-                let real = RealServer { server, unchanged_s: 0, busy, checked: true };
+                let real = RealServer { server, unchanged_s: 0, busy, checked: true, down: false };
                 haproxy.backends.get_mut(&backend).unwrap().servers.insert(name, real);
             }
             Hand::Entry { map, key, value } => {
                 let key = match map {
                     Map::Hosts => HOSTS.get(*key).copied().unwrap_or("stray.example").to_owned(),
-                    Map::Names => {
+                    Map::Checks | Map::Names => {
                         some_backend(*key).map_or("web:stray.example".to_owned(), |b| b.to_string())
                     }
                 };
@@ -286,6 +291,9 @@ impl World {
                 assert_eq!(self.model.waiting, BTreeSet::new(), "nothing keeps these from deletion");
             }
         }
+        // What was gated comes up, and what stayed for it may go.
+        self.model.haproxy.all_come_up();
+        self.turn(Fault::None, None);
         self.check();
     }
 
@@ -482,7 +490,8 @@ impl World {
             let names = observed.state.maps.get(&Map::Names);
             let lent = |b: &BackendName| names.is_some_and(|names| names.contains_key(b.as_str()));
             let in_use = |b: &BackendName| lent(b) || observed.state.backends.contains_key(b);
-            let free: Vec<_> = observed.pool.iter().filter(|&b| !in_use(b)).collect();
+            let free: Vec<_> =
+                observed.pool.iter().filter(|&b| b.class() == Some("web") && !in_use(b)).collect();
             assert!(free.is_empty(), "{blocked:?} are blocked while {free:?} are free");
         }
 

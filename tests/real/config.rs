@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hapilot::core::name::{BackendKey, BackendName, ClassName, Host, MapWord, ServerName};
-use hapilot::core::state::{Admin, Backend, Map, Server, State};
+use hapilot::core::state::{Admin, Backend, Making, Map, Server, State};
 use hapilot::haproxy_config::{
     ConfigPath, ConfigSettings, RenderedConfig, RuntimeSocket, check, install, render,
 };
@@ -58,7 +58,10 @@ fn serve(state: &mut State, host: &str, lent: Option<usize>, servers: &[(SocketA
     let key = BackendKey { class: ClassName::web(), host: Host::new(host).unwrap() };
     let name = lent.map_or_else(|| key.own_name(), |index| BackendName::pool(&key.class, index));
     let servers = servers.iter().enumerate().map(|(n, &(address, admin))| {
-        (ServerName::new(&format!("s{n}")).unwrap(), Server { address, admin, weight: 1 })
+        (
+            ServerName::new(&format!("s{n}")).unwrap(),
+            Server { address, admin, weight: 1, making: Making::default() },
+        )
     });
     state.backends.insert(name.clone(), Backend { servers: servers.collect() });
     state.maps.entry(Map::Hosts).or_default().insert(MapWord::from(&key.host), MapWord::from(&name));

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hapilot::core::name::{BackendKey, BackendName, ClassName, Host, MapWord, ServerName};
-use hapilot::core::state::{Admin, Backend, Map, Server, State};
+use hapilot::core::state::{Admin, Backend, Making, Map, Server, State};
 use hapilot::haproxy_config::{
     CheckError, ConfigPath, ConfigSettings, Identity, InstallError, RuntimeSocket, install, render,
 };
@@ -102,7 +102,7 @@ impl World {
 
     fn serve(&self, host: &str, address: SocketAddr) {
         let key = BackendKey { class: ClassName::web(), host: Host::new(host).unwrap() };
-        let server = Server { address, admin: Admin::Ready, weight: 1 };
+        let server = Server { address, admin: Admin::Ready, weight: 1, making: Making::default() };
         let mut state = self.state.lock().unwrap();
         let servers = [(ServerName::new("s1").unwrap(), server)].into();
         state.backends.insert(key.own_name(), Backend { servers });

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use hapilot::core::command::{Check, Command, ServerRef};
 use hapilot::core::name::{BackendName, ClassName, MapWord, ServerName};
-use hapilot::core::state::{Admin, Map};
+use hapilot::core::state::{Admin, Backend, Making, Map, Observed, Server};
 use hapilot::observe::{ObserveError, observe, observe_backend, removal_facts};
 use hapilot::runtime_api::{Client, ClientError, Query, RuntimeApiAddress, Timeouts, Verdict};
 
@@ -75,6 +75,13 @@ fn backend(name: &str) -> BackendName {
     BackendName::new(name).unwrap()
 }
 
+/// The servers of one backend, read anew.
+async fn read_backend(client: &mut Client, name: &str) -> Result<Backend, ObserveError> {
+    let mut observed = Observed::default();
+    observe_backend(client, &backend(name), &mut observed).await?;
+    Ok(observed.state.backends.remove(name).unwrap_or_default())
+}
+
 fn server(text: &str) -> ServerRef {
     let (b, s) = text.split_once('/').unwrap();
     ServerRef { backend: backend(b), server: ServerName::new(s).unwrap() }
@@ -82,7 +89,14 @@ fn server(text: &str) -> ServerRef {
 
 fn add(client: &Client, text: &str, address: SocketAddr) -> Command {
     let pool_keywords = !client.capabilities().pools_by_default;
-    Command::AddServer { server: server(text), address, weight: 3, check: Check::default(), pool_keywords }
+    Command::AddServer {
+        server: server(text),
+        address,
+        weight: 3,
+        check: Check::default(),
+        slow_start_ms: None,
+        pool_keywords,
+    }
 }
 
 fn state(text: &str, admin: Admin) -> Command {
@@ -124,8 +138,8 @@ async fn every_server_command_gets_its_verdict(version: &str) {
         assert_eq!(*verdict, Verdict::Done, "{command}");
     }
 
-    let read = observe_backend(&mut client, &backend("web:pool:0001")).await.unwrap();
-    let wanted = hapilot::core::state::Server { address: v6, admin: Admin::Maint, weight: 0 };
+    let read = read_backend(&mut client, "web:pool:0001").await.unwrap();
+    let wanted = Server { address: v6, admin: Admin::Maint, weight: 0, making: Making::default() };
     assert_eq!(read.servers["s.1:a_-"], wanted);
     assert_eq!(read.servers["six"].address, v6);
     assert_eq!(read.servers["six"].weight, 3);
@@ -163,10 +177,7 @@ async fn every_server_command_gets_its_verdict(version: &str) {
     let absurd =
         one(&mut client, Command::SetServerWeight { server: server("web:pool:0001/six"), weight: 999 });
     assert!(matches!(absurd.await, Verdict::Refused(_)));
-    assert!(matches!(
-        observe_backend(&mut client, &backend("web:nosuch")).await,
-        Err(ObserveError::NoBackend(_))
-    ));
+    assert!(matches!(read_backend(&mut client, "web:nosuch").await, Err(ObserveError::NoBackend(_))));
 }
 
 async fn every_map_command_gets_its_verdict(version: &str) {
@@ -256,7 +267,7 @@ async fn servers_of_the_configuration_can_go(version: &str) {
     let (_haproxy, mut client) = pool(version).await;
     let there = "web:start.example/disabled";
     let admin = async |client: &mut Client| {
-        let read = observe_backend(client, &backend("web:start.example")).await.unwrap();
+        let read = read_backend(client, "web:start.example").await.unwrap();
         read.servers.get("disabled").map(|server| server.admin)
     };
     assert_eq!(admin(&mut client).await, Some(Admin::Maint));
@@ -306,7 +317,7 @@ async fn a_busy_server_is_deleted_later(version: &str) {
     assert_eq!(verdicts[0], Verdict::Done);
     assert!(matches!(&verdicts[1], Verdict::Deferred(_)), "{verdicts:?}");
     let name = backend("web:pool:0001");
-    let facts = removal_facts(&mut client, &name).await.unwrap();
+    let facts = removal_facts(&mut client, &name, true).await.unwrap();
     assert!(facts["busy"].busy >= 1, "{facts:?}");
 
     answer.send(()).unwrap();
@@ -317,7 +328,7 @@ async fn a_busy_server_is_deleted_later(version: &str) {
     // The way of 2.6, which is right everywhere: wait until nothing is on the
     // server, let its idle connections go, delete.
     let deadline = std::time::Instant::now() + PATIENCE;
-    while removal_facts(&mut client, &name).await.unwrap()["busy"].busy > 0 {
+    while removal_facts(&mut client, &name, true).await.unwrap()["busy"].busy > 0 {
         assert!(std::time::Instant::now() < deadline, "never idle");
     }
     let discard = "127.0.0.1:9".parse().unwrap();
@@ -330,7 +341,7 @@ async fn a_busy_server_is_deleted_later(version: &str) {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(removal_facts(&mut client, &name).await.unwrap().len(), 0);
+    assert_eq!(removal_facts(&mut client, &name, true).await.unwrap().len(), 0);
 }
 
 async fn the_state_is_observed(version: &str) {

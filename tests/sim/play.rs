@@ -168,7 +168,12 @@ impl Play<'_> {
             runtime_api: Arc::new(self.shared.clone()),
             engines: [(EngineName::default(), "simulated".to_owned())].into(),
             jitter: Jitter::seeded(self.chance.draw()),
-            rules: Rules { classes: config.classes.clone(), check: Check::default(), quarantine: QUARANTINE },
+            rules: Rules {
+                classes: config.classes.clone(),
+                check: Check::default(),
+                quarantine: QUARANTINE,
+                session_limit: Duration::from_secs(60),
+            },
             config,
             dir: self.dir.to_owned(),
             version: None,
@@ -419,10 +424,12 @@ impl Play<'_> {
     async fn plan_is_empty(&mut self) -> Outcome {
         let Some(hapilot) = &self.hapilot else { return Ok(()) };
         let Ok(plan) = hapilot.admin.plan().await else { return Err("no plan in time".to_owned()) };
-        let clearing = ["del server ", "del backend ", "unpublish backend "];
+        let clearing = ["shutdown sessions ", "del server ", "del backend ", "unpublish backend "];
         let rest = plan.steps.iter().find(|step| {
             let discards = step.command.contains(" addr 127.0.0.1 port 9");
-            !discards && !clearing.iter().any(|begin| step.command.starts_with(begin))
+            // What it waited for has come up by itself since its last look.
+            let goes = step.command.ends_with(" state drain");
+            !discards && !goes && !clearing.iter().any(|begin| step.command.starts_with(begin))
         });
         match rest {
             Some(step) => Err(format!("planned although all is well: {} ({})", step.command, step.reason)),

@@ -509,7 +509,7 @@ pub fn seen(haproxy: &Haproxy) -> farm::Haproxy {
         let real = farm::RealBackend { published: backend.published, servers: servers.collect() };
         seen.backends.insert(BackendName::new(&backend.name).unwrap(), real);
     }
-    for (map, file) in [(state::Map::Hosts, "hosts.map"), (state::Map::Names, "names.map")] {
+    for (map, file) in state::Map::ALL.map(|map| (map, map.file_name())) {
         for entry in haproxy.map(file) {
             if let (Ok(key), Ok(value)) = (MapWord::new(&entry.key), MapWord::new(&entry.value)) {
                 seen.push_entry(map, key, value);
@@ -532,9 +532,11 @@ fn real_server(server: &Server, now: u64) -> farm::RealServer {
             address: server.address,
             admin,
             weight: u16::try_from(server.weight).unwrap(),
+            making: state::Making::default(),
         },
         unchanged_s: u32::try_from((now - server.changed) / 1_000).unwrap(),
         busy: u64::from(server.sessions + server.idle),
         checked: server.is_checked(),
+        down: server.operational == 0 && admin != state::Admin::Maint,
     }
 }

@@ -201,7 +201,7 @@ impl Scene {
         let config = self.temp.path().join("start.cfg");
         fs::write(&config, rendered.stdout).unwrap();
         fs::create_dir_all(self.dir().join("maps")).unwrap();
-        for map in ["hosts.map", "names.map"] {
+        for map in hapilot::core::state::Map::ALL.map(hapilot::core::state::Map::file_name) {
             File::options().append(true).create(true).open(self.dir().join("maps").join(map)).unwrap();
         }
         Haproxy::start(version, &config, &self.socket())

@@ -17,12 +17,14 @@ use hapilot::core::container::{Container, ContainerId};
 use hapilot::core::desired::{Desired, HaproxyPlace, Scope};
 use hapilot::core::diff::diff;
 use hapilot::core::name::{BackendName, ClassName, MapWord, ServerName};
-use hapilot::core::plan::{Ground, Plan, RemovalFacts, plan};
+use hapilot::core::plan::{Ground, Plan, RemovalFacts, doubtful, plan};
 use hapilot::core::simulate::simulate;
-use hapilot::core::state::{Admin, Backend, Map, Observed, Server, State};
+use hapilot::core::state::{Admin, Backend, Making, Map, Observed, Server, State};
 
 /// For how long a server of a slow HAProxy must have been out of service, seconds.
 pub const QUARANTINE_S: u32 = 24;
+/// For how long sessions of a server that left service may go on, seconds.
+pub const SESSION_LIMIT_S: u32 = 60;
 /// Where every container listens.
 pub const PORT: u16 = 8080;
 /// A turn that takes more plans than this doesn't converge.
@@ -93,6 +95,15 @@ pub struct RealServer {
     pub busy: u64,
     /// Its health check runs.
     pub checked: bool,
+    /// HAProxy's check says that it doesn't answer, or nobody has asked yet.
+    pub down: bool,
+}
+
+impl RealServer {
+    /// Visitors reach it.
+    pub fn serves(&self) -> bool {
+        self.server.admin == Admin::Ready && !self.down
+    }
 }
 
 /// A backend as HAProxy has it.
@@ -122,11 +133,9 @@ impl Haproxy {
     /// Just started, with a pool of so many backends if it needs one.
     pub fn new(capabilities: Capabilities, pool: usize) -> Self {
         let pool = if capabilities.add_backend { 0 } else { pool };
-        let backend = |index| {
-            let backend = RealBackend { published: true, ..RealBackend::default() };
-            (BackendName::pool(&ClassName::web(), index), backend)
-        };
-        let backends = (1..=pool).map(backend).collect();
+        let backend = |name| (name, RealBackend { published: true, ..RealBackend::default() });
+        let names = |class| (1..=pool).map(move |index| BackendName::pool(&class, index));
+        let backends = ClassName::all().into_iter().flat_map(names).map(backend).collect();
         Self { capabilities, backends, maps: BTreeMap::new(), late: Vec::new(), references: 0x10 }
     }
 
@@ -152,7 +161,21 @@ impl Haproxy {
                 }
             }
         }
+        let down = self.backends.iter().flat_map(|(backend, real)| {
+            let down = real.servers.iter().filter(|(_, real)| real.down && real.server.admin != Admin::Maint);
+            down.map(|(name, _)| ServerRef { backend: backend.clone(), server: name.clone() })
+        });
+        observed.down = down.collect();
         observed
+    }
+
+    /// Every check passes.
+    pub fn all_come_up(&mut self) {
+        for real in self.backends.values_mut().flat_map(|backend| backend.servers.values_mut()) {
+            if real.checked && real.server.admin != Admin::Maint {
+                real.down = false;
+            }
+        }
     }
 
     /// What is known of the servers that are out of service.
@@ -213,8 +236,13 @@ impl Haproxy {
                     return Err("the keywords of the pool of connections are not those of this version");
                 }
                 let backend = self.backends.get_mut(&server.backend).ok_or("No such backend.")?;
-                let new = Server { address: *address, admin: Admin::Maint, weight: *weight };
-                let real = RealServer { server: new, unchanged_s: 0, busy: 0, checked: false };
+                let new = Server {
+                    address: *address,
+                    admin: Admin::Maint,
+                    weight: *weight,
+                    making: Making::default(),
+                };
+                let real = RealServer { server: new, unchanged_s: 0, busy: 0, checked: false, down: false };
                 match backend.servers.insert(server.server.clone(), real) {
                     None => Ok(()),
                     Some(_) => Err("Already exists a server with the same name in backend."),
@@ -225,11 +253,26 @@ impl Haproxy {
                 self.server(server).ok_or("No such server.")?.checked = true;
                 Ok(())
             }
-            Command::ShutdownSessions { server } => self.server(server).map(|_| ()).ok_or("No such server."),
+            Command::ShutdownSessions { server } => {
+                let real = self.server(server).ok_or("No such server.")?;
+                assert!(real.unchanged_s >= SESSION_LIMIT_S, "sessions of {server} are cut too early");
+                real.busy = 0;
+                Ok(())
+            }
             Command::SetServerState { server, admin } => {
                 let real = self.server(server).ok_or("No such server.")?;
+                // Whoever leaves maint is taken for alive.
+                real.down &= real.server.admin != Admin::Maint;
                 real.server.admin = *admin;
                 real.unchanged_s = 0;
+                Ok(())
+            }
+            Command::SetServerHealth { server, up } => {
+                let real = self.server(server).ok_or("No such server.")?;
+                if !real.checked {
+                    return Err("health checks are not enabled on this server.");
+                }
+                real.down = !up;
                 Ok(())
             }
             Command::SetServerAddress { server, address } => {
@@ -427,11 +470,19 @@ impl Model {
     }
 
     fn look(&mut self, desired: &mut Desired) {
-        if !self.fresh {
+        if self.fresh {
+            self.read_health(&desired.hoping().cloned().collect());
+        } else {
             self.believed = self.haproxy.observed();
             desired.adopt(&self.believed, self.haproxy.capabilities);
             self.fresh = true;
         }
+    }
+
+    fn read_health(&mut self, backends: &BTreeSet<BackendName>) {
+        let seen = self.haproxy.observed().down;
+        self.believed.down.retain(|at| !backends.contains(&at.backend));
+        self.believed.down.extend(seen.into_iter().filter(|at| backends.contains(&at.backend)));
     }
 
     /// What would be sent now.
@@ -439,10 +490,13 @@ impl Model {
         self.pending.merge(desired.compute(&self.believed));
         let scope = std::mem::take(&mut self.pending);
         let changes = diff(&self.believed, desired.state(), &scope);
+        self.read_health(&doubtful(&changes, &self.believed));
         let ground = Ground {
             capabilities: self.haproxy.capabilities,
             check: Check::default(),
+            observed: &self.believed,
             removals: &self.haproxy.removals(),
+            session_limit: Duration::from_secs(SESSION_LIMIT_S.into()),
             quarantine: Duration::from_secs(QUARANTINE_S.into()),
         };
         plan(&changes, &ground)

@@ -29,7 +29,7 @@ pub(crate) const VERSIONS: [&str; 4] = ["2.6", "3.0", "3.2", "3.4"];
 /// How long anything may take before a test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A configuration to put behind the `global` section: the class `web`, both
+/// A configuration to put behind the `global` section: the class `web`, all
 /// maps in use, two backends of a pool, and backends that are not hapilot's.
 pub(crate) const POOL_CONFIG: &str = "
 defaults web
@@ -41,6 +41,7 @@ frontend main from web
   bind @HTTP@
   http-request set-var(txn.be) req.hdr(host),host_only,lower,map_str(@DIR@/maps/hosts.map)
   http-request set-var(txn.service) var(txn.be),map_str(@DIR@/maps/names.map)
+  http-request set-var(txn.check) var(txn.be),map_str(@DIR@/maps/checks.map)
   use_backend %[var(txn.be)] if { var(txn.be) -m found }
   default_backend nowhere
 backend nowhere from web
@@ -82,7 +83,7 @@ pub(crate) struct TestHaproxy {
 impl TestHaproxy {
     /// Starts a version with a configuration and waits until it answers. In the
     /// text, `@DIR@` is a directory of this HAProxy's own in which
-    /// `maps/hosts.map` and `maps/names.map` exist and are empty, `@HTTP@` and
+    /// all maps below `maps/` exist and are empty, `@HTTP@` and
     /// `@TCP@` are free addresses. A `global` section with the admin socket is
     /// put in front.
     pub(crate) fn start(version: &str, config: &str) -> Self {
@@ -90,7 +91,7 @@ impl TestHaproxy {
         let (http, tcp) = (unused_address(), unused_address());
         let here = dir.path();
         fs::create_dir(here.join("maps")).unwrap();
-        for map in ["hosts.map", "names.map"] {
+        for map in hapilot::core::state::Map::ALL.map(hapilot::core::state::Map::file_name) {
             File::create(here.join("maps").join(map)).unwrap();
         }
         let global = "global\n  nbthread 2\n  stats socket @DIR@/admin.sock mode 600 level admin\n  stats timeout 1h\n  \

@@ -22,7 +22,7 @@ pub type Fit = BTreeMap<String, (SocketAddr, BTreeSet<String>)>;
 pub fn serving(haproxy: &Haproxy, fit: &Fit, hosts: &BTreeSet<String>) -> BTreeSet<String> {
     let served = hosts.iter().filter(|&host| {
         let servers = haproxy.route(host).into_iter().flat_map(|(_, backend)| &backend.servers);
-        servers.filter(|(_, real)| real.server.admin == Admin::Ready).any(|(name, real)| {
+        servers.filter(|(_, real)| real.serves()).any(|(name, real)| {
             let container = id_of_server(name).and_then(|id| fit.get(id));
             container.is_some_and(|(at, claims)| real.server.address == *at && claims.contains(host))
         })

@@ -16,13 +16,16 @@ use crate::core::name::{BackendKey, BackendName, ClassName, Host, ServerName};
 use crate::core::slots::Slots;
 use crate::core::state::{Backend, Map, Observed, Server};
 
-/// Servers that stay as they are, by what leads to them.
-pub(super) type Kept = BTreeMap<BackendKey, Vec<(ServerName, Server)>>;
+/// Servers that stay as they are, by the host that leads to them, with the class
+/// of their backend.
+pub(super) type Kept = BTreeMap<Host, (ClassName, Vec<(ServerName, Server)>)>;
 
 /// Containers that run, or may run, and of which nothing was ever known.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     these: BTreeSet<ContainerId>,
+    /// A first list has been taken: who is not in it and comes later, begins then.
+    listed: bool,
     /// An engine has not told yet what it has: anybody may run there …
     anybody: bool,
     /// … but these, which ended before everybody's eyes.
@@ -34,6 +37,7 @@ impl Unread {
     pub(super) fn replace(&mut self, these: BTreeSet<ContainerId>) -> bool {
         let changed = these != self.these;
         self.these = these;
+        self.listed = true;
         changed
     }
 
@@ -47,6 +51,11 @@ impl Unread {
     pub(super) fn read(&mut self, id: &ContainerId) -> bool {
         self.ended.remove(id);
         self.these.remove(id)
+    }
+
+    /// True if it may have run for any time already.
+    pub(super) fn may_run(&self, id: &ContainerId) -> bool {
+        !self.listed || self.anybody || self.these.contains(id)
     }
 
     /// A container is gone.
@@ -102,7 +111,7 @@ pub(super) fn kept(
             .map(|(name, server)| (name.clone(), server.clone()))
             .collect();
         if !theirs.is_empty() {
-            kept.insert(key, theirs);
+            kept.insert(key.host, (key.class, theirs));
         }
     }
     kept

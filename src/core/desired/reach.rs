@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Desired, Tenant, unlink};
-use crate::core::claim::{self, Rejection, printable, quoted};
+use crate::core::claim::{Rejection, printable, quoted};
 use crate::core::container::{Container, ContainerId, EngineName, NetworkMode};
 use crate::core::endpoint::{self, Reach, Spot, Vantage, View};
 use crate::core::label::HAPROXY;
@@ -161,12 +161,12 @@ impl Desired {
     pub(super) fn resolve(&mut self, id: &ContainerId) {
         self.touched.insert(id.clone());
         let Some(tenant) = self.tenants.get(id) else { return };
-        let mut rejections = claim::claims(&tenant.container).rejections;
-        let reach = self.way_to(tenant, &mut rejections);
-        self.dirty.extend(tenant.claims.iter().map(|claim| claim.key.clone()));
+        let mut unreached = Vec::new();
+        let reach = self.way_to(tenant, &mut unreached);
+        self.dirty.extend(tenant.hosts().cloned());
         let before = self.spots(tenant);
         let Some(tenant) = self.tenants.get_mut(id) else { return };
-        tenant.rejections = rejections;
+        tenant.unreached = unreached;
         tenant.reach = reach;
         let after = self.tenants.get(id).map(|tenant| self.spots(tenant)).unwrap_or_default();
         for spot in before.iter().filter(|spot| !after.contains(spot)) {
@@ -181,7 +181,7 @@ impl Desired {
 
     /// How a container that claims something is reached.
     fn way_to(&self, tenant: &Tenant, rejections: &mut Vec<Rejection>) -> Option<Reach> {
-        let ports: BTreeSet<u16> = tenant.claims.iter().map(|claim| claim.port).collect();
+        let ports: BTreeSet<u16> = tenant.claims.claims.iter().map(|claim| claim.port).collect();
         if ports.is_empty() {
             // Nobody asked for it to be served, so nobody is told.
             return None;
@@ -220,8 +220,8 @@ impl Desired {
         let Some(sharers) = self.by_spot.get(spot) else { return };
         self.touched.extend(sharers.iter().cloned());
         let sharers = sharers.iter();
-        let keys = sharers.filter_map(|id| self.tenants.get(id)).flat_map(|tenant| &tenant.claims);
-        self.dirty.extend(keys.map(|claim| claim.key.clone()));
+        let hosts = sharers.filter_map(|id| self.tenants.get(id)).flat_map(Tenant::hosts);
+        self.dirty.extend(hosts.cloned());
     }
 
     /// True if a container that is known has the address for itself.
@@ -264,7 +264,9 @@ impl Desired {
     }
 
     pub(super) fn rejections_of(&self, tenant: &Tenant) -> Vec<Rejection> {
-        let mut all = tenant.rejections.clone();
+        let mut all = tenant.claims.rejections.clone();
+        all.extend(tenant.unreached.iter().cloned());
+        all.extend(self.overruled(tenant));
         let container = &*tenant.container;
         if let Some((other, spot)) = self.usurped(tenant) {
             let reason = format!("{spot} is held by container {}, which started later", other.id);

@@ -3,7 +3,7 @@
 //!
 //! Random histories are in `tests/flow/plan_properties.rs`.
 
-use Admin::{Drain, Ready};
+use crate::core::state::Admin::{self, Drain, Ready};
 
 use super::*;
 use crate::core::command::Version;

@@ -232,7 +232,7 @@ fn bad_metadata_is_rejected_and_nothing_else(version: &str) {
         until("the files are written", || {
             fs::read_to_string(scene.dir().join("maps/hosts.map")).is_ok_and(|map| map.contains("stays"))
         });
-        for file in ["haproxy.cfg", "maps/hosts.map", "maps/names.map"] {
+        for file in ["haproxy.cfg", "maps/hosts.map", "maps/checks.map", "maps/names.map"] {
             let text = fs::read_to_string(scene.dir().join(file)).unwrap();
             assert!(!text.contains("evil") && !text.contains("bad0"), "{file}");
         }
