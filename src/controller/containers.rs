@@ -13,12 +13,12 @@ use tracing::debug;
 use super::{Arrival, Controller};
 use crate::core::container::{Container, ContainerId, EngineName};
 use crate::core::inventory::End;
-use crate::docker::News;
+use crate::docker::EngineNews;
 use crate::docker::watch::Change;
 use crate::metrics::ErrorKind;
 
 impl Controller {
-    pub(super) fn take_news(&mut self, News { engine, change }: News) {
+    pub(super) fn take_news(&mut self, EngineNews { engine, change }: EngineNews) {
         debug!(%engine, ?change, "news from Docker");
         let now = self.begun.elapsed();
         match change {

@@ -26,7 +26,7 @@ use crate::core::desired::Desired;
 use crate::core::name::BackendName;
 use crate::core::restarts::Restarts;
 use crate::core::state::Observed;
-use crate::docker::News;
+use crate::docker::EngineNews;
 use crate::haproxy_config::ConfigSettings;
 use crate::haproxy_process::{ConfigQuestion, ProcessNews};
 use crate::metrics::{ErrorKind, Metrics};
@@ -102,7 +102,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Inputs {
     /// News from Docker.
-    pub docker: mpsc::Receiver<News>,
+    pub docker: mpsc::Receiver<EngineNews>,
     /// Questions on the admin sockets.
     pub asks: mpsc::Receiver<Ask>,
     /// What HAProxy's process does; never anything in attach mode.

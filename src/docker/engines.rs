@@ -19,7 +19,7 @@ const INSPECTS: usize = 64;
 
 /// A change, and on which engine.
 #[derive(Debug, Clone)]
-pub struct News {
+pub struct EngineNews {
     /// The engine.
     pub engine: EngineName,
     /// What is new.
@@ -37,7 +37,7 @@ pub fn concurrency(engines: usize) -> usize {
 /// any more. Each rings when `relist` does.
 pub async fn watch_all(
     engines: Vec<(EngineName, WatchConfig)>,
-    out: mpsc::Sender<News>,
+    out: mpsc::Sender<EngineNews>,
     relist: Arc<Notify>,
     shutdown: CancellationToken,
 ) {
@@ -49,7 +49,7 @@ pub async fn watch_all(
         let out = out.clone();
         watches.spawn(async move {
             while let Some(change) = changes.recv().await {
-                if out.send(News { engine: engine.clone(), change }).await.is_err() {
+                if out.send(EngineNews { engine: engine.clone(), change }).await.is_err() {
                     return;
                 }
             }

@@ -26,6 +26,6 @@ mod transport;
 
 pub use address::{DockerAddress, TlsMaterial};
 pub use client::{Deadlines, DockerClient, Engine};
-pub use engines::News;
+pub use engines::EngineNews;
 pub use error::DockerError;
 pub use watch::{Change, WatchConfig, watch};

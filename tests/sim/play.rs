@@ -15,7 +15,7 @@ use hapilot::core::command::Check;
 use hapilot::core::container::EngineName;
 use hapilot::core::desired::{Desired, HaproxyPlace};
 use hapilot::core::name::ClassName;
-use hapilot::docker::{Change, News};
+use hapilot::docker::{Change, EngineNews};
 use hapilot::haproxy_config::{ConfigPath, ConfigSettings, QUARANTINE, RuntimeSocket};
 use hapilot::metrics::Metrics;
 use hapilot::reconcile::Rules;
@@ -47,7 +47,7 @@ mod step;
 /// hapilot's process, from the loop inwards.
 struct Hapilot {
     task: JoinHandle<()>,
-    changes: mpsc::Sender<News>,
+    changes: mpsc::Sender<EngineNews>,
     admin: AdminHandle,
     resync: Arc<Notify>,
     /// Kept open: in attach mode nothing comes through them.
@@ -223,7 +223,7 @@ impl Play<'_> {
         // First: at the next await it may be heard already.
         self.shared.stage().told(facts);
         // A killed hapilot listens no more.
-        let _ = hapilot.changes.send(News { engine: EngineName::default(), change }).await;
+        let _ = hapilot.changes.send(EngineNews { engine: EngineName::default(), change }).await;
     }
 
     /// Tells what is new, if events come through.
