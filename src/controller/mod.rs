@@ -30,7 +30,7 @@ use crate::docker::EngineNews;
 use crate::haproxy_config::ConfigSettings;
 use crate::haproxy_process::{ConfigQuestion, ProcessNews};
 use crate::metrics::{ErrorKind, Metrics};
-use crate::reconcile::{self, Link, Reconcile, Rules, TurnError};
+use crate::reconcile::{Link, News, Reconcile, Rules, TurnError};
 use crate::report::Mode;
 use crate::runtime_api::Connect;
 
@@ -472,14 +472,14 @@ impl Controller {
             Err(given_up) => return self.given_up(given_up),
         };
         match outcome {
-            Ok(reconcile::News::State) => {
+            Ok(News::State) => {
                 // It was not as remembered; until a turn has mended that,
                 // nobody may be told otherwise.
                 self.unsettle();
                 self.wake = true;
             }
-            Ok(reconcile::News::Health) => self.wake = true,
-            Ok(reconcile::News::None) => {}
+            Ok(News::Health) => self.wake = true,
+            Ok(News::None) => {}
             Err(error) => self.broke(&error),
         }
     }

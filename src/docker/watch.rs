@@ -138,7 +138,9 @@ pub async fn watch(config: WatchConfig, out: mpsc::Sender<Change>, shutdown: Can
     let ring = async {
         loop {
             bell.notified().await;
-            bells.iter().for_each(|bell| bell.notify_one());
+            for bell in &bells {
+                bell.notify_one();
+            }
         }
     };
     let any = async {

@@ -305,7 +305,9 @@ async fn the_engines_of_one_swarm() {
     let managers = [a, b];
     for (manager, node) in managers.into_iter().zip(["manager1", "manager2"]) {
         manager.swarm_init(node);
-        ["manager1", "manager2", "worker1"].iter().for_each(|node| manager.set_node(node, "ready"));
+        for node in ["manager1", "manager2", "worker1"] {
+            manager.set_node(node, "ready");
+        }
     }
     // One on the second manager's node, the other on the worker's.
     let mut tasks = Vec::new();
@@ -323,7 +325,7 @@ async fn the_engines_of_one_swarm() {
         assert_eq!(told[0], told[1], "the book is the same");
         let [(task, service), _] = told;
         engine.add(
-            FakeContainer::new(&format!("{node}.1.{task}"))
+            FakeContainer::new(format!("{node}.1.{task}"))
                 .id(&id)
                 .network("web", &ip)
                 .label("com.docker.swarm.service.id", &service)
@@ -355,7 +357,9 @@ async fn the_engines_of_one_swarm() {
         assert_eq!(hosts(&hapilot.status()).get("shop.example").map_or(0, Vec::len), left);
     }
     for manager in managers {
-        tasks.iter().for_each(|(task, ..)| manager.strike_task(task));
+        for (task, ..) in &tasks {
+            manager.strike_task(task);
+        }
     }
     hapilot.converge();
     // One manager is enough.
