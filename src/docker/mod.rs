@@ -17,6 +17,7 @@ pub mod events;
 pub mod watch;
 
 mod array;
+mod ending;
 mod follow;
 mod inventory;
 mod networks;
