@@ -21,6 +21,7 @@ impl Controller {
     pub(super) fn take_news(&mut self, EngineNews { engine, change }: EngineNews) {
         debug!(%engine, ?change, "news from Docker");
         let now = self.begun.elapsed();
+        self.reconcile.desired_mut().set_told(self.engines.is_whole(&engine));
         match change {
             Change::Snapshot { containers, unreadable, .. } => {
                 let first = self.engines.listed(&engine);
@@ -83,6 +84,7 @@ impl Controller {
                 }
             }
         }
+        self.reconcile.desired_mut().set_told(true);
         self.listed = self.engines.any_listed() && !self.reconcile.desired().is_looking_for_haproxy();
     }
 

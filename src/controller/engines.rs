@@ -84,6 +84,11 @@ impl Engines {
         self.engines.values().any(|engine| engine.listed)
     }
 
+    /// False as long as this one may have containers that it has never told of.
+    pub(super) fn is_whole(&self, name: &EngineName) -> bool {
+        self.engines.get(name).is_some_and(|engine| engine.whole)
+    }
+
     /// False as long as one may have containers that it has never told of.
     pub(super) fn all_whole(&self) -> bool {
         self.engines.values().all(|engine| engine.whole)

@@ -186,6 +186,12 @@ impl Desired {
         self.all_dirty |= self.unread.replace(unread);
     }
 
+    /// What comes next is told by an engine that has told all that it has before, or
+    /// hasn't: only then a container of which nothing was known has just begun.
+    pub fn set_told(&mut self, told: bool) {
+        self.unread.set_listed(told);
+    }
+
     /// A container is listed and can't be read. Its last known facts stay in force;
     /// where there are none, the servers that stand in HAProxy do.
     pub fn unreadable(&mut self, id: &ContainerId) {

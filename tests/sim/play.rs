@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chance::Chance;
 use crate::engine::{Engine, PLACES};
 use crate::haproxy_model::Release;
-use crate::stage::Shared;
+use crate::stage::{SESSION_LIMIT, Shared};
 use crate::verdict::{self, Rigour};
 
 /// Backends of the pool: fewer than hosts, so it runs out.
@@ -139,17 +139,13 @@ impl Play<'_> {
         for place in 0..PLACES {
             self.engine.die(place);
         }
-        self.visits.clear();
-        for (backend, server) in self.server_names() {
-            self.shared.stage().hand(&format!("shutdown sessions server {backend}/{server}"));
-        }
         self.settle(true).await?;
         self.tidy().await
     }
 
-    /// When nobody visits any more, also what waited for its deletion is gone.
+    /// When visits that never end were cut, also what waited for its deletion is gone.
     async fn tidy(&mut self) -> Outcome {
-        self.pass(QUARANTINE + Duration::from_secs(30)).await?;
+        self.pass(SESSION_LIMIT + QUARANTINE + Duration::from_secs(30)).await?;
         let status = self.status().await.ok_or("hapilot does not answer")?;
         let stage = self.shared.stage();
         let haproxy = stage.haproxy.as_ref().ok_or("HAProxy is gone")?;
@@ -172,7 +168,7 @@ impl Play<'_> {
                 classes: config.classes.clone(),
                 check: Check::default(),
                 quarantine: QUARANTINE,
-                session_limit: Duration::from_secs(60),
+                session_limit: SESSION_LIMIT,
             },
             config,
             dir: self.dir.to_owned(),
@@ -366,6 +362,9 @@ impl Play<'_> {
         }
         let Some(status) = self.status().await else { return Err("hapilot does not answer".to_owned()) };
         self.look()?;
+        if !honest && !status.health.converged {
+            return Err("hapilot found something when it was asked".to_owned());
+        }
         let stage = self.shared.stage();
         if !self.engine.is_told() || !stage.is_heard() {
             return Err("not all is told".to_owned());
