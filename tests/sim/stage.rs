@@ -462,7 +462,8 @@ impl Stage {
             if !lost.is_empty() {
                 self.breaches.push(format!("{lost:?} lost the last ready server by `{line}`"));
             }
-            let haste = after.hasty.difference(&before.hasty).next();
+            // Who was let in while there was nobody else stays in.
+            let haste = after.hasty.difference(&before.taking).next();
             if let Some(server) = haste {
                 self.breaches.push(format!("`{line}` lets {server} in before it listens"));
             }
@@ -534,6 +535,8 @@ struct Sight {
     surely: BTreeSet<String>,
     /// Servers that are given visitors and don't listen yet, where others would.
     hasty: BTreeSet<String>,
+    /// Servers that are given visitors.
+    taking: BTreeSet<String>,
 }
 
 impl Sight {
@@ -544,7 +547,9 @@ impl Sight {
         let all = serving(&seen, &fit, &facts.wanted);
         fit.retain(|id, _| !facts.restless.contains(id));
         let surely = serving(&seen, &fit, &facts.wanted);
-        Self { breaches, serving: all, surely, hasty: hasty(haproxy, facts, net) }
+        let taking = haproxy.servers().filter(|(_, server)| server.takes_traffic());
+        let taking = taking.map(|(backend, server)| format!("{}/{}", backend.name, server.name)).collect();
+        Self { breaches, serving: all, surely, hasty: hasty(haproxy, facts, net), taking }
     }
 }
 
