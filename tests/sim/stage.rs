@@ -30,6 +30,7 @@ use crate::engine::Facts;
 use crate::farm;
 use crate::haproxy_model::{Haproxy, Network, Release, Server};
 use crate::invariants::{Breaches, serving};
+use crate::verdict::is_well;
 
 /// What goes wrong after some more lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -513,7 +514,12 @@ fn hasty(haproxy: &Haproxy, facts: &Facts, net: &Net) -> BTreeSet<String> {
     let begun = |server: &&Server| {
         let name = ServerName::new(&server.name).ok();
         let id = name.as_ref().and_then(id_of_server);
-        id.is_some_and(|id| facts.young.contains(id))
+        // One that Docker does not call well yet drains first, and nobody waits for its
+        // check if the better ones fall ill.
+        id.is_some_and(|id| {
+            let container = facts.containers.values().find(|container| container.id.short() == id);
+            facts.young.contains(id) && container.is_some_and(is_well)
+        })
     };
     let mut hasty = BTreeSet::new();
     for backend in &haproxy.backends {
