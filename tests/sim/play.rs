@@ -12,9 +12,10 @@ use hapilot::admin::AdminHandle;
 use hapilot::backoff::Jitter;
 use hapilot::controller::{Config, Controller, Inputs};
 use hapilot::core::command::Check;
+use hapilot::core::container::EngineName;
 use hapilot::core::desired::{Desired, HaproxyPlace};
 use hapilot::core::name::ClassName;
-use hapilot::docker::Change;
+use hapilot::docker::{Change, EngineNews};
 use hapilot::haproxy_config::{ConfigPath, ConfigSettings, QUARANTINE, RuntimeSocket};
 use hapilot::metrics::Metrics;
 use hapilot::reconcile::Rules;
@@ -46,7 +47,7 @@ mod step;
 /// hapilot's process, from the loop inwards.
 struct Hapilot {
     task: JoinHandle<()>,
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<EngineNews>,
     admin: AdminHandle,
     resync: Arc<Notify>,
     /// Kept open: in attach mode nothing comes through them.
@@ -161,6 +162,7 @@ impl Play<'_> {
         Config {
             mode: Mode::Attach,
             runtime_api: Arc::new(self.shared.clone()),
+            engines: [(EngineName::default(), "simulated".to_owned())].into(),
             jitter: Jitter::seeded(self.chance.draw()),
             rules: Rules {
                 classes: config.classes.clone(),
@@ -217,7 +219,7 @@ impl Play<'_> {
         // First: at the next await it may be heard already.
         self.shared.stage().told(facts);
         // A killed hapilot listens no more.
-        let _ = hapilot.changes.send(change).await;
+        let _ = hapilot.changes.send(EngineNews { engine: EngineName::default(), change }).await;
     }
 
     /// Tells what is new, if events come through.

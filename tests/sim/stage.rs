@@ -16,7 +16,7 @@ use hapilot::core::claim::id_of_server;
 use hapilot::core::command::Capabilities;
 use hapilot::core::name::{BackendName, MapWord, ServerName};
 use hapilot::core::state;
-use hapilot::docker::Change;
+use hapilot::docker::EngineNews;
 use hapilot::haproxy_config::QUARANTINE;
 use hapilot::runtime_api::{Client, ClientError, Connect, RuntimeApiAddress, Timeouts};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream};
@@ -87,7 +87,7 @@ pub struct Stage {
     /// The task to end when hapilot is killed.
     pub hapilot: Option<AbortHandle>,
     /// The news of this hapilot's life: the channel, and what was known after each.
-    news: Option<(mpsc::Sender<Change>, Vec<Arc<Facts>>)>,
+    news: Option<(mpsc::Sender<EngineNews>, Vec<Arc<Facts>>)>,
     /// Hands changed something since the last settling: commands may then be odd.
     pub tampered: bool,
     /// What they did was not read since.
@@ -330,7 +330,7 @@ impl Stage {
     }
 
     /// hapilot's new life: it has been told nothing.
-    pub fn begin_life(&mut self, news: mpsc::Sender<Change>, hapilot: AbortHandle) {
+    pub fn begin_life(&mut self, news: mpsc::Sender<EngineNews>, hapilot: AbortHandle) {
         self.news = Some((news, Vec::new()));
         self.lives += 1;
         self.has_met = false;
