@@ -16,6 +16,7 @@ pub mod endpoint;
 pub mod label;
 pub mod place;
 pub mod restarts;
+pub mod sticky;
 
 pub mod desired;
 pub mod slots;
