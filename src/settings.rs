@@ -50,7 +50,7 @@ pub struct Settings {
     pub admin: Option<AdminAddress>,
     /// Backends in the pool, 1 to 100,000.
     pub pool_size: usize,
-    /// The two HAProxies of a pair, this one first.
+    /// Each HAProxy of a pair, this one first.
     pub peers: Option<[Peer; 2]>,
     /// Between two resyncs, 1 s to 24 h.
     pub resync: Duration,

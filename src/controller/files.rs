@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::core::name::{BackendName, ClassName};
 use crate::core::state::State;
-use crate::haproxy_config::{CONFIG_FILE, ConfigSettings, InstallError, install, render};
+use crate::haproxy_config::{CONFIG_FILE, ConfigSettings, InstallError, Renderer, install};
 use crate::haproxy_process::ConfigQuestion;
 
 /// While HAProxy runs: written when nothing has changed for this long …
@@ -30,6 +30,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub(super) struct Files {
     dir: PathBuf,
     config: ConfigSettings,
+    renderer: Renderer,
     /// The program that must accept a configuration before it starts with it.
     checker: Option<PathBuf>,
     first_change: Option<Instant>,
@@ -45,6 +46,7 @@ impl Files {
         Self {
             dir,
             config,
+            renderer: Renderer::default(),
             checker,
             first_change: None,
             last_change: None,
@@ -81,7 +83,7 @@ impl Files {
     /// whoever asked gets the old configuration, where there is one: an old whole one
     /// is better than no HAProxy, and hapilot tells HAProxy the rest when it runs.
     pub(super) async fn write(&mut self, state: &State) -> Result<(), String> {
-        let rendered = render(&self.config, state);
+        let rendered = self.renderer.render(&self.config, state);
         let dir = self.dir.clone();
         // A configuration is checked when HAProxy is about to see it; the many
         // that nobody reads are not.

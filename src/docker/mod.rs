@@ -16,6 +16,7 @@ pub mod events;
 pub mod watch;
 
 mod array;
+mod ending;
 mod follow;
 mod inventory;
 mod networks;

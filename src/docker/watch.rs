@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::DockerAddress;
 use super::client::{Deadlines, DockerClient};
+use super::ending::{self, Mortality, Presence};
 use super::error::DockerError;
 use super::events::EventStream;
 use super::follow::Following;
@@ -130,7 +132,7 @@ pub async fn watch(config: WatchConfig, out: mpsc::Sender<Change>, shutdown: Can
     let inventory = Inventory::new(config.backoff_floor, config.backoff_ceiling, config.survival);
     let (told, changes) = mpsc::channel(WAITING);
     let swarm = Swarm::new(config.clone(), out);
-    let watch = Watch { config, out: told, inventory, connected: false };
+    let watch = Watch { config, out: told, inventory, connected: false, mortality: None };
     let either = async {
         tokio::select! {
             () = watch.run() => {}
@@ -161,6 +163,8 @@ pub(super) struct Watch {
     pub(super) inventory: Inventory,
     /// What was told last.
     connected: bool,
+    /// Whether the containers end with the engine of the last session.
+    mortality: Option<Mortality>,
 }
 
 impl Watch {
@@ -182,6 +186,14 @@ impl Watch {
                 }
                 (self.connected, told) = (false, true);
             }
+            let mortality = self.mortality.take();
+            let suspect = mortality
+                .and_then(|mortality| mortality.suspect(&error, &self.config.address).map(Path::to_owned));
+            if let Some(socket) = suspect
+                && self.await_the_end(&socket).await.is_err()
+            {
+                return;
+            }
             // A session that ends soon after it began does not count as success,
             // lest an engine that answers with garbage is asked in a tight loop.
             if began.elapsed() > self.config.backoff_ceiling {
@@ -189,6 +201,34 @@ impl Watch {
             }
             tokio::time::sleep(backoff.next()).await;
         }
+    }
+
+    /// Waits until an engine that is away answers, or until it is certain that its
+    /// containers have ended with it, and tells that.
+    async fn await_the_end(&mut self, socket: &Path) -> Result<(), End> {
+        loop {
+            match ending::presence(socket).await {
+                Presence::Answers => return Ok(()),
+                Presence::Crashed => tokio::time::sleep(ending::LOOK).await,
+                Presence::Ended => break,
+            }
+        }
+        let event_at = Instant::now();
+        let gone: Vec<ContainerId> = self.inventory.ids().cloned().collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            engine = %self.config.address,
+            containers = gone.len(),
+            "the engine ended, and its containers with it"
+        );
+        for id in &gone {
+            self.inventory.missing(id);
+        }
+        let (changed, stopping, unreadable) = Default::default();
+        self.tell(Change::Update { changed, stopping, gone, unreadable, event_at, inspected_at: event_at })
+            .await
     }
 
     async fn session(&mut self) -> Result<Infallible, End> {
@@ -213,6 +253,7 @@ impl Watch {
         })
         .await?;
         self.connected = true;
+        self.mortality = Some(Mortality::ask(client.clone(), &self.config.address));
         self.tell(Change::Snapshot { containers, unreadable, at: Instant::now() }).await?;
         Following::new(self, client, events).run().await
     }

@@ -12,7 +12,7 @@ mod write;
 
 pub(crate) use check::printable;
 pub use check::{CheckError, check};
-pub use render::{RenderedConfig, render};
+pub use render::{RenderedConfig, Renderer, render};
 pub use settings::{ConfigPath, ConfigSettings, Identity, Peer, Peers, RuntimeSocket, SettingsError};
 pub use write::{CONFIG_FILE, InstallError, MAPS_DIR, install};
 

@@ -35,11 +35,55 @@ pub struct RenderedConfig {
 /// out; so is the pool's copy of a backend that is in use.
 #[must_use]
 pub fn render(settings: &ConfigSettings, state: &State) -> RenderedConfig {
-    let mut text = String::with_capacity(TEMPLATE.len() + 64 * settings.pool_size);
+    Renderer::default().render(settings, state)
+}
+
+/// Writes down one state after the other. A lone event changes one backend of
+/// thousands, so what was written of the others is kept.
+#[derive(Debug, Default)]
+pub struct Renderer {
+    /// Each backend as it was, and its lines.
+    written: BTreeMap<BackendName, (Backend, String)>,
+}
+
+impl Renderer {
+    /// As [`render`]; always with the same settings.
+    pub fn render(&mut self, settings: &ConfigSettings, state: &State) -> RenderedConfig {
+        self.bring_up_to_date(settings, state);
+        let lines: usize = self.written.values().map(|(_, lines)| lines.len()).sum();
+        let pool = 48 * settings.classes.len() * settings.pool_size;
+        rendered(settings, state, String::with_capacity(2 * TEMPLATE.len() + lines + pool), &self.written)
+    }
+
+    fn bring_up_to_date(&mut self, settings: &ConfigSettings, state: &State) {
+        self.written.retain(|name, _| state.backends.contains_key(name));
+        for (name, backend) in &state.backends {
+            let Some(class) = class_of(settings, name) else { continue };
+            if !self.written.get(name).is_some_and(|(before, _)| is_same(before, backend)) {
+                self.written.insert(name.clone(), (backend.clone(), lines(name, class, backend)));
+            }
+        }
+    }
+}
+
+/// Equal also in what HAProxy does not tell.
+fn is_same(one: &Backend, other: &Backend) -> bool {
+    let making = |(a, b): (&Server, &Server)| {
+        (a.making.inter_ms, a.making.slow_start_ms) == (b.making.inter_ms, b.making.slow_start_ms)
+    };
+    one == other && one.servers.values().zip(other.servers.values()).all(making)
+}
+
+fn rendered(
+    settings: &ConfigSettings,
+    state: &State,
+    mut text: String,
+    written: &BTreeMap<BackendName, (Backend, String)>,
+) -> RenderedConfig {
     for line in TEMPLATE.lines() {
         match line {
             "@PRIVILEGES@" => settings.identity.iter().for_each(|identity| privileges(&mut text, *identity)),
-            "@BACKENDS@" => backends(&mut text, settings, state),
+            "@BACKENDS@" => written.values().for_each(|(_, lines)| text.push_str(lines)),
             "@STICKYPOOL@" => pool(&mut text, settings, state, 1..=STICKY_POOL.min(settings.pool_size)),
             "@POOL@" => pool(&mut text, settings, state, STICKY_POOL + 1..=settings.pool_size),
             "@LOCALPEER@" => settings.peers.iter().for_each(|peers| local_peer(&mut text, peers)),
@@ -109,14 +153,13 @@ fn class_of<'a>(settings: &'a ConfigSettings, name: &BackendName) -> Option<&'a 
     settings.classes.iter().find(|class| name.class() == Some(class.as_str()))
 }
 
-fn backends(text: &mut String, settings: &ConfigSettings, state: &State) {
-    for (name, Backend { servers }) in &state.backends {
-        let Some(class) = class_of(settings, name) else { continue };
-        backend(text, name, class);
-        for (server, facts) in servers {
-            server_line(text, server, facts);
-        }
+fn lines(name: &BackendName, class: &ClassName, facts: &Backend) -> String {
+    let mut text = String::new();
+    backend(&mut text, name, class);
+    for (server, facts) in &facts.servers {
+        server_line(&mut text, server, facts);
     }
+    text
 }
 
 /// The parameters are those that `runtime_api` gives with `add server`, but for
@@ -124,9 +167,6 @@ fn backends(text: &mut String, settings: &ConfigSettings, state: &State) {
 /// for drain: after a start no session is bound to the server, so both mean "no
 /// traffic", and the next turn's `set server … state drain` starts its checks.
 /// Weight 0 would do the same, but would have to be mended before its state.
-///
-/// Ten thousand of them are written when one changes, so it matters that little
-/// is formatted and nothing allocated.
 fn server_line(text: &mut String, name: &ServerName, server: &Server) {
     text.push_str("  server ");
     text.push_str(name.as_str());
@@ -150,7 +190,9 @@ fn server_line(text: &mut String, name: &ServerName, server: &Server) {
 /// Of a backend of the pool the visitors may come back to the same server; a
 /// `defaults` section can't have these two rules.
 fn backend(text: &mut String, name: &BackendName, class: &ClassName) {
-    let _ = writeln!(text, "backend {name} from {class}");
+    for part in ["backend ", name.as_str(), " from ", class.as_str(), "\n"] {
+        text.push_str(part);
+    }
     if name.is_pool() {
         text.push_str(
             "  use-server %[var(txn.cookie)] if { var(txn.cookie) -m found }\n  \
@@ -172,7 +214,9 @@ fn pool(text: &mut String, settings: &ConfigSettings, state: &State, indices: Ra
 fn entries(entries: Option<&BTreeMap<MapWord, MapWord>>) -> String {
     let mut text = String::new();
     for (key, value) in entries.into_iter().flatten() {
-        let _ = writeln!(text, "{key} {value}");
+        for part in [key.as_str(), " ", value.as_str(), "\n"] {
+            text.push_str(part);
+        }
     }
     text
 }

@@ -274,3 +274,20 @@ fn the_quarantine_outlasts_every_retry() {
     let longest = (retries + 1) * 2 * Duration::from_millis(connect.min(1_000));
     assert!(crate::haproxy_config::QUARANTINE >= longest, "{longest:?}");
 }
+
+proptest! {
+    /// What is kept of the state before never shows.
+    #[test]
+    fn one_state_after_the_other_is_written_as_each_alone(states in prop::collection::vec(any_state(), 1..5)) {
+        let mut renderer = Renderer::default();
+        for state in &states {
+            prop_assert_eq!(renderer.render(&settings(2), state), render(&settings(2), state));
+        }
+        // The same servers, made otherwise.
+        let mut last = states.last().cloned().unwrap_or_default();
+        for server in last.backends.values_mut().flat_map(|backend| backend.servers.values_mut()) {
+            server.making.inter_ms = Some(77);
+        }
+        prop_assert_eq!(renderer.render(&settings(2), &last), render(&settings(2), &last));
+    }
+}

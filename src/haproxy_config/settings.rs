@@ -112,7 +112,7 @@ pub struct Identity {
     pub gid: u32,
 }
 
-/// One of the two HAProxies that share what they know of visitors.
+/// One HAProxy of two that share what they know of visitors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// The same on both sides; in the alphabet of a server's name.
@@ -121,7 +121,7 @@ pub struct Peer {
     pub address: SocketAddr,
 }
 
-/// The HAProxies of a pair.
+/// Both of a pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peers {
     /// This one.

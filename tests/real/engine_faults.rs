@@ -2,7 +2,7 @@
 //! beside them: visitors of a container that lives on notice nothing.
 //!
 //! What lives here: faults of a real engine, one of each test's own. What it must
-//! not know: faults whose timing only a fake can set (`flow/docker.rs`).
+//! not know: faults whose timing only a fake can set (`flow/docker`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 
@@ -196,24 +196,33 @@ fn restarted_without_live_restore() {
     let addresses = || names.map(|name| scene_address(&scene.share, name));
     let haproxy = scene.haproxy();
 
-    let (mut moved, mut asked) = (0, 0);
-    for _ in 0..2 {
+    for killed in [false, true] {
         let watchers = names.map(|name| Watcher::of(format!("{name}.example")));
         let before = addresses();
-        scene.engine.stop();
-        scene.until_check(5);
+        if killed {
+            scene.engine.kill();
+            scene.until_check(5);
+            assert_eq!(all_served(), *own, "they live on until the next engine begins");
+        } else {
+            scene.engine.stop();
+            scene.until_check(5);
+        }
         scene.engine.launch();
         scene.converge();
         assert_eq!(all_served(), *own);
-        moved += before.iter().zip(addresses()).filter(|(before, after)| *before != after).count();
+        let moved = before.iter().zip(addresses()).filter(|(before, after)| *before != after).count();
+        let (mut asked, mut failed) = (0, 0);
         for (watcher, own) in watchers.into_iter().zip(&own) {
             let met = watcher.leaves();
             let strangers: Vec<_> = met.backends.iter().filter(|&other| other != own).collect();
-            assert!(strangers.is_empty(), "the visitors of {own} were answered by {strangers:?}");
-            asked += met.asked;
+            assert!(
+                strangers.is_empty(),
+                "killed: {killed}: the visitors of {own} were answered by {strangers:?}"
+            );
+            (asked, failed) = (asked + met.asked, failed + met.failed);
         }
+        eprintln!("killed: {killed}; {moved} addresses changed hands; {asked} requests, {failed} unanswered");
     }
-    eprintln!("{moved} addresses changed hands; {asked} requests");
     assert_eq!(scene.haproxy(), haproxy, "HAProxy is the same");
 }
 

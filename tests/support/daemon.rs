@@ -19,9 +19,11 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{self, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -60,10 +62,23 @@ pub(crate) fn unused_address() -> SocketAddr {
     static NUMBER: AtomicU16 = AtomicU16::new(0);
     // Old scenes are gone by the time that numbers come again.
     let number = NUMBER.fetch_add(1, Ordering::Relaxed) % 4_000;
-    let corner = (std::process::id() & 0x7ff | 0x800) << 12;
+    let corner = (corner() | 0x800) << 12;
     let [_, a, b, c] = (corner | u32::from(number)).to_be_bytes();
     // Below the ports that the kernel gives to clients.
     (Ipv4Addr::new(127, a, b, c), 20_000 + number).into()
+}
+
+/// The number of this process's corner, 0 to 2,047: the first that no other process
+/// holds, for as long as this one lives. A name of the kernel's leaves no file behind.
+fn corner() -> u32 {
+    static CORNER: OnceLock<(u32, UnixListener)> = OnceLock::new();
+    let take = |number: u32| {
+        let name = net::SocketAddr::from_abstract_name(format!("hapilot-test-corner-{number}")).unwrap();
+        Some((number, UnixListener::bind_addr(&name).ok()?))
+    };
+    let first = std::process::id();
+    let find = || (first..first + 0x800).find_map(|number| take(number & 0x7ff)).expect("no corner is free");
+    CORNER.get_or_init(find).0
 }
 
 /// The executable of a version, as `make setup` puts it.

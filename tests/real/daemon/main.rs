@@ -14,11 +14,11 @@
 //! | hapilot killed -9, 200 times during churn | `d/life::killed_fifty_times_during_churn`, four versions; at every part of one long plan `d/plans::killed_in_the_middle_of_a_plan` |
 //! | hapilot stopped while things change | `d/life::stopped_while_things_change` |
 //! | Docker engine restarted, killed, with live-restore | `engine_faults::restarted_with_live_restore` |
-//! | … without live-restore | `engine_faults::restarted_without_live_restore` |
+//! | … without live-restore: no stranger answers at an address that changed hands | `engine_faults::restarted_without_live_restore` |
 //! | Docker engine hangs | `engine_faults::hangs` |
-//! | Docker engine away, cut | `d/docker::the_engine_goes_away_and_comes_back`; `flow/docker::an_engine_that_restarts_is_found_again` |
-//! | event stream stalled silently | `d/docker::a_silent_event_stream_is_made_up_for`; `flow/docker::a_stream_that_dies_silently_with_its_engine_is_noticed` |
-//! | event stream cut, garbage, an event lost | `flow/docker::a_stream_that_is_cut_leads_to_a_new_snapshot`, `…::garbage_on_the_stream_leads_to_a_new_one`; `d/docker::a_lost_event_is_made_up_for` |
+//! | Docker engine away, cut | `d/docker::the_engine_goes_away_and_comes_back`; `flow/docker/faults::an_engine_that_restarts_is_found_again` |
+//! | event stream stalled silently | `d/docker::a_silent_event_stream_is_made_up_for`; `flow/docker/faults::a_stream_that_dies_silently_with_its_engine_is_noticed` |
+//! | event stream cut, garbage, an event lost | `flow/docker/faults::a_stream_that_is_cut_leads_to_a_new_snapshot`, `…::garbage_on_the_stream_leads_to_a_new_one`; `d/docker::a_lost_event_is_made_up_for` |
 //! | socket full (HAProxy reads no more) | `flow/runtime_api_faults::a_peer_that_stops_reading_is_a_deadline_and_no_deadlock` |
 //! | socket slow | `d/socket::a_socket_that_trickles`, `d/socket::a_socket_that_says_nothing` |
 //! | socket cut in the middle of a reply, of a plan | `flow/runtime_api_faults::a_close_in_the_middle_of_a_reply_is_no_success`; `d/plans::the_connection_is_cut_in_the_middle_of_a_plan` |
@@ -68,6 +68,7 @@ mod docker;
 mod life;
 mod machine;
 mod plans;
+mod reuse;
 mod socket;
 mod swarm;
 

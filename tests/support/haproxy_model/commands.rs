@@ -270,7 +270,9 @@ impl Server {
                 "downinter" => check.downinter = Some(time(value()?)?),
                 "rise" => check.rise = value()?.parse().map_err(|_| word.to_owned())?,
                 "fall" => check.fall = value()?.parse().map_err(|_| word.to_owned())?,
-                "pool-max-conn" | "pool-purge-delay" | "slowstart" => drop(value()?),
+                "pool-max-conn" | "pool-purge-delay" | "pool-conn-name" | "sni" | "slowstart" => {
+                    value()?;
+                }
                 _ => return Err(word.to_owned()),
             }
         }
