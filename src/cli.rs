@@ -198,8 +198,9 @@ pub struct RenderArgs {
 /// Flags that shape what hapilot does, as typed.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Values {
-    /// Docker engine: unix:///PATH or tcp://HOST:PORT [default: unix:///var/run/docker.sock]
-    #[arg(long, value_name = "URL", env = "DOCKER_HOST", hide_env_values = true)]
+    /// Docker engine: unix:///PATH or tcp://HOST:PORT; several: NAME=URL,address=IP,tls=DIR each, the last two
+    /// where needed (the variable takes several, separated by blanks) [default: unix:///var/run/docker.sock]
+    #[arg(long, value_name = "[NAME=]URL", env = "DOCKER_HOST", hide_env_values = true)]
     pub docker: Vec<String>,
 
     /// Talk TLS to a tcp:// engine and verify its certificate

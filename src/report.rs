@@ -68,15 +68,37 @@ pub enum Mode {
     Attach,
 }
 
-/// The connection to the Docker engine.
+/// The connection to the Docker engine; to several, as if they were one.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Docker {
-    /// True while the stream of events is open and the engine answers.
+    /// True while the stream of events is open and the engine answers; of several
+    /// engines, every one.
     pub connected: bool,
-    /// The engine's version, once it has answered.
+    /// The engine's version, once it has answered; the first of several.
     pub engine_version: Option<String>,
     /// Why it is not connected.
     pub error: Option<String>,
+}
+
+/// One engine.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct EngineStatus {
+    /// What the operator calls it.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// True while the stream of events is open and the engine answers. While it
+    /// does not, its containers stay at their last known state.
+    pub connected: bool,
+    /// It has told what containers it has.
+    pub listed: bool,
+    /// Its version, once it has answered.
+    pub engine_version: Option<String>,
+    /// What is wrong with it.
+    pub error: Option<String>,
+    /// Running containers that it tells of; one that another engine tells of as
+    /// well counts for one of them.
+    pub containers: usize,
 }
 
 /// The connection to HAProxy.
@@ -180,6 +202,9 @@ pub struct Status {
     /// The head; its fields stand at the top level of the JSON.
     #[serde(flatten)]
     pub health: Health,
+    /// Every engine, in the order of their names.
+    #[serde(default)]
+    pub engines: Vec<EngineStatus>,
     /// Every host that is served, in the order of the alphabet.
     pub hosts: Vec<HostStatus>,
     /// What can't be served as its container asks.
@@ -233,8 +258,12 @@ pub struct HostStatus {
 pub struct ServerStatus {
     /// Its name in HAProxy.
     pub name: String,
-    /// The name of the container behind it; `None` if hapilot knows none.
+    /// The name of the container behind it, as `ENGINE/NAME` where several engines
+    /// have one of that name; `None` if hapilot knows none.
     pub container: Option<String>,
+    /// Of several engines, the one that tells of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
     /// Where the container listens.
     pub address: SocketAddr,
     /// Whether it takes traffic.

@@ -3,6 +3,7 @@
 //! What lives here: which part gets which channel, and in what order they begin
 //! and end. What it must not know: what any of them does.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,17 +11,19 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::admin::listen::{ListenError, Listeners};
 use crate::admin::{AdminHandle, Ask, serve};
 use crate::backoff::Jitter;
 use crate::controller::{Config, Controller, Inputs};
 use crate::core::command::Check;
-use crate::core::desired::{Clues, Desired, HaproxyPlace, Link};
+use crate::core::container::EngineName;
+use crate::core::desired::{Clues, Desired, EngineHost, HaproxyPlace, Link};
 use crate::core::name::ClassName;
 use crate::core::state::State;
-use crate::docker::{DockerAddress, DockerError, TlsMaterial, WatchConfig, watch};
+use crate::docker::engines::{concurrency, watch_all};
+use crate::docker::{DockerAddress, DockerError, TlsMaterial, WatchConfig};
 use crate::haproxy_config::{self, ConfigPath, ConfigSettings, Identity, Peer, Peers, RuntimeSocket};
 use crate::haproxy_process::{self, BinaryError, HaproxyBinary, Launch};
 use crate::metrics::Metrics;
@@ -29,7 +32,7 @@ use crate::report::Mode;
 use crate::role;
 use crate::runtime_api::{Client, ClientError, RuntimeApiAddress, Timeouts};
 use crate::settings::{
-    DockerEngine, HAPROXY_SOCKET_NAME, HaproxyContainer, HaproxyMode, RuntimeApi, Settings,
+    DockerEngine, EngineSettings, HAPROXY_SOCKET_NAME, HaproxyContainer, HaproxyMode, RuntimeApi, Settings,
 };
 use crate::shutdown::Signals;
 use crate::whereabouts::own_container;
@@ -114,12 +117,15 @@ async fn drive(
     let (changes_in, docker) = mpsc::channel(WAITING_CHANGES);
     let watch_stop = CancellationToken::new();
     let relist = Arc::new(Notify::new());
-    let watching = WatchConfig {
-        relist: Arc::clone(&relist),
-        resync: settings.resync,
-        ..WatchConfig::new(docker_address(&settings.docker)?)
-    };
-    let watcher = tokio::spawn(watch(watching, changes_in, watch_stop.clone()));
+    let watching = watches(&settings)?;
+    let engines: BTreeMap<EngineName, String> =
+        watching.iter().map(|(name, watch)| (name.clone(), watch.address.to_string())).collect();
+    if let [(_, only)] = &watching[..] {
+        debug!(engine = %only.address, "watching Docker");
+    } else {
+        info!(engines = watching.len(), "watching several engines");
+    }
+    let watcher = tokio::spawn(watch_all(watching, changes_in, Arc::clone(&relist), watch_stop.clone()));
 
     let (news_in, process) = mpsc::channel(16);
     let (config_questions, configs) = mpsc::channel(1);
@@ -141,6 +147,7 @@ async fn drive(
     let controller_config = Config {
         mode: if keeper.is_some() { Mode::Spawn } else { Mode::Attach },
         runtime_api: Arc::new(runtime_api),
+        engines,
         jitter: Jitter::default(),
         rules,
         config,
@@ -149,7 +156,8 @@ async fn drive(
         checker,
         resync: settings.resync,
     };
-    let desired = Desired::new(haproxy_place(&settings), settings.prefer_ipv6);
+    let desired =
+        Desired::new(haproxy_place(&settings), settings.prefer_ipv6).with_engines(engine_hosts(&settings));
     let (resync, stop) = (signals.resync.clone(), signals.stop.clone());
     let inputs = Inputs { docker, asks, process, configs, resync, relist, stop };
     Controller::new(controller_config, desired, metrics).run(inputs).await;
@@ -187,6 +195,26 @@ fn real_path(socket: &Path) -> String {
     let real = socket.parent().and_then(|dir| dir.canonicalize().ok()).zip(socket.file_name());
     let real = real.map_or_else(|| socket.to_owned(), |(dir, name)| dir.join(name));
     real.to_string_lossy().into_owned()
+}
+
+/// How each engine is watched.
+fn watches(settings: &Settings) -> Result<Vec<(EngineName, WatchConfig)>, DockerError> {
+    let concurrency = concurrency(settings.docker.len());
+    let watch = |engine: &EngineSettings| {
+        let address = docker_address(&engine.engine)?;
+        let usual = WatchConfig::new(address);
+        Ok((engine.name.clone(), WatchConfig { resync: settings.resync, concurrency, ..usual }))
+    };
+    settings.docker.iter().map(watch).collect()
+}
+
+fn engine_hosts(settings: &Settings) -> BTreeMap<EngineName, EngineHost> {
+    let only = settings.docker.len() == 1;
+    let host = |engine: &EngineSettings| EngineHost {
+        elsewhere: engine.is_elsewhere(only),
+        advertised: engine.address,
+    };
+    settings.docker.iter().map(|engine| (engine.name.clone(), host(engine))).collect()
 }
 
 fn docker_address(engine: &DockerEngine) -> Result<DockerAddress, DockerError> {

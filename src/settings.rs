@@ -5,12 +5,14 @@
 //! environment, the file system.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::{LogArgs, Values, defaults};
+use crate::core::container::EngineName;
 
+mod engines;
 mod pair;
 mod parse;
 
@@ -36,8 +38,8 @@ pub const HAPROXY_SOCKET_NAME: &str = "admin.sock";
 /// All that `run` and `render` need to know.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// The engine to watch.
-    pub docker: DockerEngine,
+    /// The engines to watch, at least one; their names differ.
+    pub docker: Vec<EngineSettings>,
     /// Whose HAProxy.
     pub haproxy: HaproxyMode,
     /// Where HAProxy is.
@@ -60,6 +62,33 @@ pub struct Settings {
     pub session_limit: Duration,
     /// Prefer a container's IPv6 address.
     pub prefer_ipv6: bool,
+}
+
+/// One of the engines.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EngineSettings {
+    /// Its name, as given or made of its address.
+    pub name: EngineName,
+    /// Where it is.
+    pub engine: DockerEngine,
+    /// The address at which HAProxy reaches its host.
+    pub address: Option<IpAddr>,
+}
+
+impl EngineSettings {
+    /// True unless it may be the engine of the host on which HAProxy is: one that
+    /// has an address of its own is another host's, and so is one of several that
+    /// is reached over a network.
+    #[must_use]
+    pub fn is_elsewhere(&self, only: bool) -> bool {
+        let near = match &self.engine {
+            DockerEngine::Unix(_) => true,
+            DockerEngine::Tcp { host, .. } | DockerEngine::Tls { host, .. } => {
+                host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            }
+        };
+        self.address.is_some() || !(near || only)
+    }
 }
 
 /// A Docker engine and how to reach it.
@@ -195,7 +224,7 @@ impl Settings {
     /// Validates what was typed. The first thing that is wrong is the error.
     pub fn new(values: &Values) -> Result<Self, SettingsError> {
         Ok(Self {
-            docker: docker(values)?,
+            docker: engines::engines(values)?,
             haproxy: haproxy(values)?,
             haproxy_container: match given(values.haproxy_container.as_ref()) {
                 None => HaproxyContainer::Detect,
@@ -256,47 +285,6 @@ pub fn dir(text: &str) -> Result<SafePath, SettingsError> {
 #[must_use]
 pub fn admin_socket(dir: &SafePath) -> PathBuf {
     dir.join(SOCKET_NAME)
-}
-
-fn docker(values: &Values) -> Result<DockerEngine, SettingsError> {
-    let mut urls = values.docker.iter().map(String::as_str).filter(|url| !url.is_empty());
-    let url = urls.next().unwrap_or(defaults::DOCKER);
-    if urls.next().is_some() {
-        return Err(SettingsError::SeveralEngines { count: values.docker.len() });
-    }
-    if let Some(path) = url.strip_prefix("unix://") {
-        let path = parse::socket_path(DOCKER, url, path)?;
-        return Ok(DockerEngine::Unix(path));
-    }
-    let Some(address) = url.strip_prefix("tcp://") else {
-        return Err(DOCKER.refuse(
-            url,
-            "it takes unix:///PATH or tcp://HOST:PORT, for example unix:///var/run/docker.sock",
-        ));
-    };
-    let address = address.strip_suffix('/').unwrap_or(address);
-    // As the docker command has it: any text switches it on, even `0`.
-    let verify = given(values.docker_tls_verify.as_ref()).is_some();
-    let certificates = given(values.docker_cert_path.as_ref());
-    let port = if verify { 2376 } else { 2375 };
-    let (host, port) = parse::host_port(DOCKER, url, address, Some(port))?;
-    match (verify, certificates) {
-        (false, None) => Ok(DockerEngine::Tcp { host, port }),
-        (true, Some(directory)) => {
-            Ok(DockerEngine::Tls { host, port, certificates: PathBuf::from(directory) })
-        }
-        (true, None) => Err(SettingsError::Missing {
-            flag: TLS,
-            missing: CERTIFICATES,
-            what: "the directory with ca.pem, cert.pem and key.pem",
-        }),
-        // Unverified TLS would look safe and be open to anyone in between.
-        (false, Some(_)) => Err(SettingsError::Missing {
-            flag: CERTIFICATES,
-            missing: TLS,
-            what: "1, because TLS without verification is not offered",
-        }),
-    }
 }
 
 fn haproxy(values: &Values) -> Result<HaproxyMode, SettingsError> {

@@ -3,66 +3,28 @@
 //! What lives here: facts of the loop → a report. What it must not know: the
 //! report's shape on the wire (`admin`) or on paper (`report::text`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::meanwhile::Meanwhile;
 use super::{Controller, Inputs};
 use crate::admin::Ask;
+use crate::core::claim::Rejection;
+use crate::core::container::{Container, ContainerId, EngineName};
 use crate::core::desired::Blocked;
 use crate::core::name::BackendName;
 use crate::core::state::{Admin, Backend, Map};
 use crate::haproxy_config::render;
 use crate::reconcile::Link;
 use crate::report::{
-    Counts, Docker, Hapilot, Haproxy, Health, HostStatus, Note, PlanReport, PlannedStep, Rejected,
-    ServerState, ServerStatus, Status,
+    Counts, Hapilot, Haproxy, Health, HostStatus, Note, PlanReport, PlannedStep, Rejected, ServerState,
+    ServerStatus, Status,
 };
 use crate::runtime_api::Client;
 
 /// A report on servers' health is not older than this; without questions
 /// HAProxy is not asked more often than needed.
 const FRESH: Duration = Duration::from_secs(1);
-
-/// The engine, as far as the report goes.
-#[derive(Debug, Default)]
-pub(super) struct DockerNews {
-    connected: bool,
-    version: Option<String>,
-    error: Option<String>,
-    /// Why it can't tell about the tasks on other nodes of its swarm.
-    swarm: Option<String>,
-    /// It has listed its containers, and …
-    listed: bool,
-    /// … has once told all that it has, tasks on other nodes included.
-    whole: bool,
-}
-
-impl DockerNews {
-    pub(super) fn connected(&mut self, version: String) {
-        (self.connected, self.version, self.error) = (true, Some(version), None);
-    }
-
-    pub(super) fn failed(&mut self, error: String) {
-        self.connected = false;
-        self.error = Some(error);
-    }
-
-    pub(super) fn swarm(&mut self, error: Option<String>) {
-        self.swarm = error.map(|error| format!("the swarm's tasks on other nodes are not known: {error}"));
-        self.whole |= self.listed && self.swarm.is_none();
-    }
-
-    pub(super) fn listed(&mut self) {
-        self.listed = true;
-        self.whole |= self.swarm.is_none();
-    }
-
-    /// False as long as it may have containers that it has never told of.
-    pub(super) fn is_whole(&self) -> bool {
-        self.whole
-    }
-}
 
 /// HAProxy, as far as the report goes.
 #[derive(Debug, Default)]
@@ -111,11 +73,10 @@ impl Controller {
     pub(super) fn health(&self, counts: Option<Counts>) -> Health {
         let link = self.link.as_ref();
         let age = link.and_then(Link::age);
-        let mut stale = Vec::new();
-        if !self.listed {
-            stale.push("Docker has not listed its containers yet".to_owned());
+        let mut stale = self.engines.doubts();
+        if stale.is_empty() && !self.listed {
+            stale.push(self.reconcile.desired().place());
         }
-        stale.extend(self.docker.swarm.clone());
         let unreadable = self.told.all_unreadable().count();
         if unreadable > 0 {
             stale.push(format!("{unreadable} containers can't be inspected"));
@@ -132,11 +93,7 @@ impl Controller {
                 uptime_seconds: self.begun.elapsed().as_secs(),
                 mode: self.config.mode,
             },
-            docker: Docker {
-                connected: self.docker.connected,
-                engine_version: self.docker.version.clone(),
-                error: self.docker.error.clone().or_else(|| self.docker.swarm.clone()),
-            },
+            docker: self.engines.summary(),
             haproxy: Haproxy {
                 connected: link.is_some(),
                 place: Some(self.reconcile.desired().place()),
@@ -170,24 +127,31 @@ impl Controller {
         // What HAProxy has, not what it should have; while it is away, what it
         // will start with.
         let state = self.link.as_ref().map_or(desired.state(), |link| &link.observed().state);
+        let ambiguous = self.ambiguous_names();
         let hosts = state.maps.get(&Map::Hosts).into_iter().flatten();
         let hosts = hosts.map(|(host, name)| HostStatus {
             host: host.to_string(),
             backend: name.to_string(),
-            servers: self.servers(name.as_str(), state.backends.get(name.as_str())),
+            servers: self.servers(&ambiguous, name.as_str(), state.backends.get(name.as_str())),
         });
-        let mut rejected: Vec<Rejected> = desired.rejections().iter().map(Rejected::from).collect();
+        let name = |id: &ContainerId, name: &str| self.qualified(&ambiguous, desired.container(id), name);
+        let reject = |rejection: &Rejection| Rejected {
+            container: name(&rejection.id, &rejection.container),
+            ..Rejected::from(rejection)
+        };
+        let mut rejected: Vec<Rejected> = desired.rejections().iter().map(reject).collect();
         rejected.extend(self.told.all_unreadable().map(|(id, reason)| Rejected {
-            container: id.to_string(),
+            container: name(id, &id.to_string()),
             key: "inspect".to_owned(),
             reason: reason.to_owned(),
         }));
         rejected.extend(self.restarts.held_back(self.begun.elapsed()).into_iter().map(|held| Rejected {
-            container: held.name,
+            container: name(&held.id, &held.name),
             key: "restarts".to_owned(),
             reason: held.reason,
         }));
         Status {
+            engines: self.engines.status(),
             hosts: hosts.collect(),
             rejected,
             blocked: self.reconcile.blocked().into_iter().map(Note::from).collect(),
@@ -196,7 +160,37 @@ impl Controller {
         }
     }
 
-    fn servers(&self, name: &str, backend: Option<&Backend>) -> Vec<ServerStatus> {
+    /// Names that containers of several engines have.
+    fn ambiguous_names(&self) -> BTreeSet<&str> {
+        let mut engines: BTreeMap<&str, &EngineName> = BTreeMap::new();
+        let mut ambiguous = BTreeSet::new();
+        if self.engines.are_several() {
+            for container in self.reconcile.desired().containers() {
+                if engines.insert(&container.name, &container.engine).is_some_and(|e| *e != container.engine)
+                {
+                    ambiguous.insert(&*container.name);
+                }
+            }
+        }
+        ambiguous
+    }
+
+    /// A container's name, with its engine's where another engine has one of that
+    /// name, too.
+    #[expect(clippy::unused_self, reason = "it is about the report")]
+    fn qualified(&self, ambiguous: &BTreeSet<&str>, container: Option<&Container>, name: &str) -> String {
+        match container {
+            Some(container) if ambiguous.contains(&*container.name) => format!("{}/{name}", container.engine),
+            _ => name.to_owned(),
+        }
+    }
+
+    fn servers(
+        &self,
+        ambiguous: &BTreeSet<&str>,
+        name: &str,
+        backend: Option<&Backend>,
+    ) -> Vec<ServerStatus> {
         let Ok(name) = BackendName::new(name) else { return Vec::new() };
         let servers = backend.into_iter().flat_map(|backend| &backend.servers);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -210,7 +204,8 @@ impl Controller {
             let started = container.and_then(|container| container.started_at);
             ServerStatus {
                 name: at.server.to_string(),
-                container: container.map(|container| container.name.to_string()),
+                container: container.map(|c| self.qualified(ambiguous, Some(c), &c.name)),
+                engine: container.filter(|_| self.engines.are_several()).map(|c| c.engine.to_string()),
                 address: facts.address,
                 state: ServerState::of(facts.admin, seen.is_none_or(|seen| seen.up)),
                 check: seen
@@ -246,7 +241,7 @@ impl Controller {
         let blocked = || self.reconcile.blocked().into_iter().map(Note::from).collect();
         let mut report = PlanReport { blocked: blocked(), ..PlanReport::default() };
         if !self.listed {
-            report.stale.push("Docker has not listed its containers yet".to_owned());
+            report.stale = self.health(None).stale;
             return report;
         }
         let health = self.health(None);

@@ -5,77 +5,128 @@
 //! turn is taken.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::{Arrival, Controller};
+use crate::core::container::{Container, ContainerId, EngineName};
+use crate::core::inventory::End;
+use crate::docker::EngineNews;
 use crate::docker::watch::Change;
 use crate::metrics::ErrorKind;
 
 impl Controller {
-    pub(super) fn take_change(&mut self, change: Change) {
-        debug!(?change, "news from Docker");
+    pub(super) fn take_news(&mut self, EngineNews { engine, change }: EngineNews) {
+        debug!(%engine, ?change, "news from Docker");
         let now = self.begun.elapsed();
-        let desired = self.reconcile.desired_mut();
+        self.reconcile.desired_mut().set_told(self.engines.is_whole(&engine));
         match change {
             Change::Snapshot { containers, unreadable, .. } => {
-                self.told.all_readable();
-                for (id, reason) in &unreadable {
-                    self.told.unreadable(id, reason);
+                let first = self.engines.listed(&engine);
+                let listed: BTreeSet<ContainerId> = containers
+                    .iter()
+                    .map(|c| &c.id)
+                    .chain(unreadable.iter().map(|(id, _)| id))
+                    .cloned()
+                    .collect();
+                let missing = self.engines.inventory.missing(&engine, &listed);
+                self.restarts.retain(|id| !missing.contains(id));
+                self.told.all_readable(&engine);
+                for id in &missing {
+                    self.take_end(&engine, id, now);
                 }
-                let unreadable: BTreeSet<_> = unreadable.into_iter().map(|(id, _)| id).collect();
-                let runs: BTreeSet<_> =
-                    containers.iter().map(|c| &c.id).chain(&unreadable).cloned().collect();
-                self.restarts.retain(|id| runs.contains(id));
-                let first = !self.listed;
-                let served = containers.into_iter().filter_map(|c| self.restarts.seen(c, first, now));
-                self.docker.listed();
-                desired.set_complete(self.docker.is_whole());
-                desired.replace_readable(served.collect(), &unreadable);
-                self.listed = true;
+                for container in containers {
+                    self.take_facts(&engine, container, first, now);
+                }
+                self.take_unreadable(&engine, &unreadable);
+                let complete = self.engines.all_whole();
+                self.reconcile.desired_mut().set_complete(complete);
                 self.wake = true;
                 // What lies on disk may be from another life.
                 self.files.changed(Instant::now(), false);
             }
             Change::Update { changed, stopping, gone, unreadable, event_at, inspected_at } => {
                 for container in changed {
-                    self.told.readable(&container.id);
-                    let id = container.id.clone();
-                    match self.restarts.seen(container, false, now) {
-                        Some(container) => desired.set(container),
-                        None => desired.remove(&id),
-                    }
+                    self.take_facts(&engine, container, false, now);
                 }
-                for id in &stopping {
+                for id in stopping.iter().filter(|id| self.engines.inventory.counts(&engine, id)) {
                     self.restarts.stopping(id);
-                    desired.stopping(id);
+                    self.reconcile.desired_mut().stopping(id);
                 }
                 for id in &gone {
-                    self.told.readable(id);
-                    self.restarts.ended(id, now);
-                    desired.remove(id);
+                    self.take_end(&engine, id, now);
                 }
                 self.told.held_back(self.restarts.take_news(now));
-                for (id, reason) in &unreadable {
-                    self.told.unreadable(id, reason);
-                }
+                self.take_unreadable(&engine, &unreadable);
                 let arrival = Arrival { event: event_at, inspected: inspected_at };
                 self.oldest = Some(self.oldest.map_or(arrival, |oldest| oldest.min(arrival)));
                 self.wake = true;
             }
             Change::Connected { engine_version, api_version } => {
-                debug!(engine_version, api_version, "connected to Docker");
-                self.docker.connected(engine_version);
+                debug!(%engine, engine_version, api_version, "connected to Docker");
+                self.engines.connected(&engine, engine_version);
             }
             Change::Swarm { error } => {
-                self.docker.swarm(error);
-                desired.set_complete(self.docker.is_whole());
+                self.engines.swarm(&engine, error);
+                let complete = self.engines.all_whole();
+                self.reconcile.desired_mut().set_complete(complete);
                 self.wake = true;
             }
             Change::Disconnected { error } => {
                 self.metrics.error(ErrorKind::Docker);
-                self.docker.failed(error);
+                let desired = self.reconcile.desired();
+                let instead = self.engines.failed(&engine, error, |id| desired.container(id).cloned());
+                self.wake |= !instead.is_empty();
+                for container in instead {
+                    self.serve(container, true, now);
+                }
+            }
+        }
+        self.reconcile.desired_mut().set_told(true);
+        self.listed = self.engines.any_listed() && !self.reconcile.desired().is_looking_for_haproxy();
+    }
+
+    /// An engine tells facts about a container.
+    fn take_facts(&mut self, engine: &EngineName, container: Container, first: bool, now: Duration) {
+        let desired = self.reconcile.desired();
+        let container = Container { engine: engine.clone(), ..container };
+        let counts = self.engines.inventory.told(container, |id| desired.container(id).cloned());
+        if let Some(container) = counts {
+            self.told.readable(&container.id);
+            self.serve(container, first, now);
+        }
+    }
+
+    fn serve(&mut self, container: Container, first: bool, now: Duration) {
+        let id = container.id.clone();
+        let desired = self.reconcile.desired_mut();
+        match self.restarts.seen(container, first, now) {
+            Some(container) => desired.set(container),
+            None => desired.remove(&id),
+        }
+    }
+
+    /// An engine says that a container runs no more.
+    fn take_end(&mut self, engine: &EngineName, id: &ContainerId, now: Duration) {
+        match self.engines.inventory.ended(engine, id) {
+            End::Gone => {
+                self.told.readable(id);
+                self.restarts.ended(id, now);
+                self.reconcile.desired_mut().remove(id);
+            }
+            End::Instead(container) => self.serve(*container, true, now),
+            End::Unheard => {}
+        }
+    }
+
+    /// An engine can't tell about these.
+    fn take_unreadable(&mut self, engine: &EngineName, unreadable: &[(ContainerId, String)]) {
+        for (id, reason) in unreadable {
+            if self.engines.inventory.unreadable(engine, id) {
+                self.told.unreadable(engine, id, reason);
+                self.reconcile.desired_mut().unreadable(id);
             }
         }
     }

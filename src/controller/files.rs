@@ -107,12 +107,12 @@ impl Files {
         outcome
     }
 
-    /// Nothing better is known than what lies on disk; if nothing does, an empty
-    /// state is written.
-    pub(super) async fn keep(&mut self) -> Result<(), String> {
+    /// Nothing better is known than what lies on disk; if nothing does, this state
+    /// is written.
+    pub(super) async fn keep(&mut self, state: &State) -> Result<(), String> {
         let path = self.dir.join(CONFIG_FILE);
         if !path.exists() {
-            return self.write(&State::default()).await;
+            return self.write(state).await;
         }
         (self.first_change, self.last_change, self.urgent) = (None, None, false);
         self.answer(Ok(path));

@@ -7,7 +7,7 @@
 //! a question on the admin socket, the end of HAProxy's process or of the
 //! connection to it, a deadline, a signal.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,11 +21,12 @@ use tracing::{error, info};
 use crate::admin::Ask;
 use crate::backoff::{Backoff, Jitter};
 use crate::core::command::{Capabilities, Version};
+use crate::core::container::EngineName;
 use crate::core::desired::Desired;
 use crate::core::name::BackendName;
 use crate::core::restarts::Restarts;
 use crate::core::state::Observed;
-use crate::docker::watch::Change;
+use crate::docker::EngineNews;
 use crate::haproxy_config::ConfigSettings;
 use crate::haproxy_process::{ConfigQuestion, ProcessNews};
 use crate::metrics::{ErrorKind, Metrics};
@@ -38,6 +39,7 @@ mod connection;
 mod containers;
 mod down;
 mod due;
+mod engines;
 mod files;
 mod meanwhile;
 mod told;
@@ -45,12 +47,13 @@ mod told;
 use connection::{Attempt, attempted, closed};
 use down::DownFile;
 use due::{Arrival, Due};
+use engines::Engines;
 use files::{Files, pool};
 use meanwhile::Meanwhile;
 use told::Told;
 
-/// Without a first list from Docker for this long, HAProxy starts with what lies
-/// on disk from last time.
+/// Without a first list from every engine for this long, HAProxy starts with what
+/// lies on disk from last time.
 const FIRST_LIST_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks whether HAProxy is still the one we think, while nothing
 /// else is said. Its end is noticed at once; this is for one that hangs, and
@@ -77,6 +80,8 @@ pub struct Config {
     pub mode: Mode,
     /// HAProxy's Runtime API.
     pub runtime_api: Arc<dyn Connect>,
+    /// The engines that are watched, each with its address.
+    pub engines: BTreeMap<EngineName, String>,
     /// By how much each pause differs from its nominal length.
     pub jitter: Jitter,
     /// How turns are taken.
@@ -97,7 +102,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Inputs {
     /// News from Docker.
-    pub docker: mpsc::Receiver<Change>,
+    pub docker: mpsc::Receiver<EngineNews>,
     /// Questions on the admin sockets.
     pub asks: mpsc::Receiver<Ask>,
     /// What HAProxy's process does; never anything in attach mode.
@@ -137,13 +142,16 @@ pub struct Controller {
     version: Option<Version>,
     /// Backends of the pool that HAProxy has (or will start with).
     pool: BTreeSet<BackendName>,
-    docker: answer::DockerNews,
+    engines: Engines,
     haproxy: answer::HaproxyNews,
     begun: Instant,
     /// HAProxy's process runs (spawn), or is somebody else's care (attach).
     running: bool,
-    /// The first list has arrived: from now on an absent container is gone.
+    /// An engine's first list has arrived, and it is clear where HAProxy is: from
+    /// now on there is something to plan.
     listed: bool,
+    /// A turn was finished: what is desired rests on what HAProxy has.
+    grounded: bool,
     /// Something may have to be done.
     wake: bool,
     /// The oldest event that has not been acted upon.
@@ -167,6 +175,8 @@ impl Controller {
     #[must_use]
     pub fn new(config: Config, desired: Desired, metrics: Arc<Metrics>) -> Self {
         let now = Instant::now();
+        let mut desired = desired;
+        desired.set_complete(false);
         let mut reconcile = Reconcile::new(config.rules.clone(), desired, Arc::clone(&metrics));
         let pool = pool(&config.config);
         // What HAProxy starts with, if it does not run yet. While its version is
@@ -188,11 +198,12 @@ impl Controller {
             restarts: Restarts::default(),
             version: config.version,
             pool,
-            docker: answer::DockerNews::default(),
+            engines: Engines::new(&config.engines),
             haproxy: answer::HaproxyNews::default(),
             begun: now,
             running: config.mode == Mode::Attach,
             listed: false,
+            grounded: false,
             wake: false,
             oldest: None,
             settled: false,
@@ -237,11 +248,11 @@ impl Controller {
                 }
                 result = attempted(&mut self.attempt) => self.connected(result),
                 () = closed(self.link.as_mut()) => self.lost("HAProxy closed the connection"),
-                change = inputs.docker.recv() => match change {
-                    Some(change) => {
-                        self.take_change(change);
-                        while let Ok(change) = inputs.docker.try_recv() {
-                            self.take_change(change);
+                news = inputs.docker.recv() => match news {
+                    Some(news) => {
+                        self.take_news(news);
+                        while let Ok(news) = inputs.docker.try_recv() {
+                            self.take_news(news);
                         }
                         // A flood of news must not keep a question from its answer.
                         if let Ok(ask) = inputs.asks.try_recv() {
@@ -274,8 +285,8 @@ impl Controller {
         } else if self.running && self.attempt.is_none() {
             next = next.min(self.due.connect);
         }
-        // Before the first list there is nothing to write, for a while.
-        let not_before = if self.listed { self.begun } else { self.begun + FIRST_LIST_PATIENCE };
+        // Before the first lists there is nothing to write, for a while.
+        let not_before = if self.is_whole() { self.begun } else { self.begun + FIRST_LIST_PATIENCE };
         self.files.due().map_or(next, |due| next.min(due.max(not_before)))
     }
 
@@ -329,19 +340,26 @@ impl Controller {
         }
         self.files.changed(Instant::now(), true);
         self.told.place(self.reconcile.desired());
-        self.told.rejections(self.reconcile.desired_mut());
+        self.told.rejections(self.reconcile.desired_mut(), self.engines.are_several());
+    }
+
+    /// True if what is desired leaves nobody out: every engine has told what it
+    /// has, or what HAProxy has of the others' is in it.
+    fn is_whole(&self) -> bool {
+        self.listed && (self.grounded || self.engines.all_whole())
     }
 
     async fn write_files(&mut self, now: Instant) {
-        let patient = !self.listed && now < self.begun + FIRST_LIST_PATIENCE;
+        let patient = !self.is_whole() && now < self.begun + FIRST_LIST_PATIENCE;
         if patient || self.files.due().is_none_or(|due| now < due) {
             return;
         }
-        let written = if self.listed {
-            self.files.write(self.reconcile.desired().state()).await
+        let state = self.reconcile.desired().state();
+        let written = if self.is_whole() {
+            self.files.write(state).await
         } else {
             info!("Docker has not answered yet: HAProxy starts with what is on disk from last time");
-            self.files.keep().await
+            self.files.keep(state).await
         };
         if let Err(error) = written {
             self.metrics.error(ErrorKind::Configuration);
@@ -369,7 +387,7 @@ impl Controller {
         };
         self.metrics.turn();
         self.told.place(self.reconcile.desired());
-        self.told.rejections(self.reconcile.desired_mut());
+        self.told.rejections(self.reconcile.desired_mut(), self.engines.are_several());
         self.told.blocked(&self.reconcile.blocked());
         match outcome {
             Ok(turn) => {
@@ -378,6 +396,7 @@ impl Controller {
                     arrival.tell(answered, turn.done);
                 }
                 self.trouble = None;
+                self.grounded = true;
                 self.waiting = turn.waiting + turn.deferred;
                 if turn.done > 0 {
                     self.files.changed(Instant::now(), false);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracing::{info, warn};
 
 use crate::core::claim::{Rejection, printable};
-use crate::core::container::ContainerId;
+use crate::core::container::{ContainerId, EngineName};
 use crate::core::desired::{Blocked, Desired};
 use crate::core::restarts::HeldBack;
 
@@ -18,20 +18,21 @@ const REASON_LIMIT: usize = 300;
 #[derive(Debug, Default)]
 pub(super) struct Told {
     rejections: BTreeMap<ContainerId, Vec<Rejection>>,
-    unreadable: BTreeMap<ContainerId, String>,
+    unreadable: BTreeMap<ContainerId, (EngineName, String)>,
     blocked: BTreeSet<Blocked>,
     place: String,
 }
 
 impl Told {
     /// Logs the rejections that are new, and forgets those that are no more.
-    pub(super) fn rejections(&mut self, desired: &mut Desired) {
+    pub(super) fn rejections(&mut self, desired: &mut Desired, several_engines: bool) {
         for id in desired.take_touched() {
             let now = desired.rejections_of_container(&id);
+            let engine = desired.container(&id).filter(|_| several_engines).map(|c| c.engine.as_str());
             let before = self.rejections.remove(&id).unwrap_or_default();
             for rejection in now.iter().filter(|rejection| !before.contains(rejection)) {
                 let Rejection { container, id, key, reason } = rejection;
-                warn!(container, %id, key, reason, "not served as it asks");
+                warn!(engine, container, %id, key, reason, "not served as it asks");
             }
             if !now.is_empty() {
                 self.rejections.insert(id, now);
@@ -49,17 +50,17 @@ impl Told {
     }
 
     /// A container can't be inspected; what was known of it stays in force.
-    pub(super) fn unreadable(&mut self, id: &ContainerId, reason: &str) {
+    pub(super) fn unreadable(&mut self, engine: &EngineName, id: &ContainerId, reason: &str) {
         let reason = printable(reason, REASON_LIMIT);
-        if self.unreadable.get(id) != Some(&reason) {
+        if self.unreadable.get(id).is_none_or(|(_, before)| *before != reason) {
             warn!(%id, reason, "the engine does not tell about a container; its last known state stays in force");
-            self.unreadable.insert(id.clone(), reason);
+            self.unreadable.insert(id.clone(), (engine.clone(), reason));
         }
     }
 
-    /// A full list begins: what can't be inspected is told anew.
-    pub(super) fn all_readable(&mut self) {
-        self.unreadable.clear();
+    /// An engine's full list begins: what it can't inspect is told anew.
+    pub(super) fn all_readable(&mut self, engine: &EngineName) {
+        self.unreadable.retain(|_, (by, _)| by != engine);
     }
 
     /// A container could be inspected, or is gone.
@@ -83,7 +84,7 @@ impl Told {
 
     /// The containers that can't be inspected, and why.
     pub(super) fn all_unreadable(&self) -> impl Iterator<Item = (&ContainerId, &str)> {
-        self.unreadable.iter().map(|(id, reason)| (id, reason.as_str()))
+        self.unreadable.iter().map(|(id, (_, reason))| (id, reason.as_str()))
     }
 
     /// Logs what is newly blocked, and what is not blocked any more.

@@ -186,6 +186,20 @@ impl Desired {
         self.all_dirty |= self.unread.replace(unread);
     }
 
+    /// What comes next is told by an engine that has told all that it has before, or
+    /// hasn't: only then a container of which nothing was known has just begun.
+    pub fn set_told(&mut self, told: bool) {
+        self.unread.set_listed(told);
+    }
+
+    /// A container is listed and can't be read. Its last known facts stay in force;
+    /// where there are none, the servers that stand in HAProxy do.
+    pub fn unreadable(&mut self, id: &ContainerId) {
+        if !self.tenants.contains_key(id) {
+            self.all_dirty |= self.unread.add(id);
+        }
+    }
+
     /// Takes new facts about one container. A container that neither runs nor
     /// is paused is as good as gone.
     pub fn set(&mut self, container: Container) {
@@ -369,6 +383,12 @@ impl Desired {
     /// All containers that are known.
     pub fn containers(&self) -> impl Iterator<Item = &Container> {
         self.tenants.values().map(|tenant| &*tenant.container)
+    }
+
+    /// The facts about a container, if it is known.
+    #[must_use]
+    pub fn container(&self, id: &ContainerId) -> Option<&Container> {
+        self.tenants.get(id).map(|tenant| &*tenant.container)
     }
 
     /// The container behind a server's name, if it is known.

@@ -380,12 +380,14 @@ fn published(container: &Container, ports: &BTreeSet<u16>, view: View<'_>) -> Re
 }
 
 fn published_at(container: &Container, port: u16, view: View<'_>) -> Option<SocketAddr> {
-    let here = view.vantage.is_on_host_of(&container.engine);
+    let advertised = (view.advertised)(&container.engine);
+    // One whose host is reached at a loopback address shares that with HAProxy.
+    let here = view.vantage.is_on_host_of(&container.engine) || advertised.is_some_and(|ip| ip.is_loopback());
     let all = || container.published.iter().filter(|published| published.container_port == port);
     let specific = all()
         .filter(|published| can_be_a_server(&published.host) && (here || !published.host.is_loopback()))
         .map(|published| SocketAddr::new(published.host, published.host_port));
-    let host = (view.advertised)(&container.engine).or(here.then_some(Ipv4Addr::LOCALHOST.into()));
+    let host = advertised.or(here.then_some(Ipv4Addr::LOCALHOST.into()));
     let on_all = || {
         let host = host?;
         let open = all()

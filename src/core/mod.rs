@@ -13,6 +13,7 @@ pub mod check;
 pub mod claim;
 pub mod duration;
 pub mod endpoint;
+pub mod inventory;
 pub mod label;
 pub mod place;
 pub mod restarts;

@@ -11,6 +11,7 @@
 pub mod address;
 pub mod client;
 pub mod convert;
+pub mod engines;
 pub mod error;
 pub mod events;
 pub mod watch;
@@ -26,5 +27,6 @@ mod transport;
 
 pub use address::{DockerAddress, TlsMaterial};
 pub use client::{Deadlines, DockerClient, Engine};
+pub use engines::EngineNews;
 pub use error::DockerError;
 pub use watch::{Change, WatchConfig, watch};

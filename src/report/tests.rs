@@ -29,6 +29,7 @@ fn health() -> Health {
 
 fn server(name: &str, address: &str, state: ServerState, age: Option<u64>) -> ServerStatus {
     ServerStatus {
+        engine: None,
         name: format!("{name}-0123456789ab"),
         container: Some(name.into()),
         address: address.parse().unwrap(),
@@ -41,6 +42,7 @@ fn server(name: &str, address: &str, state: ServerState, age: Option<u64>) -> Se
 fn status() -> Status {
     Status {
         health: health(),
+        engines: vec![],
         hosts: vec![
             HostStatus { host: "empty.example".into(), backend: "web:pool:0001".into(), servers: vec![] },
             HostStatus {
@@ -51,6 +53,7 @@ fn status() -> Status {
                     server("shop-22", "[fd00::5]:80", ServerState::Down, Some(5)),
                     ServerStatus {
                         container: None,
+                        engine: None,
                         ..server("old", "10.0.0.1:80", ServerState::Drain, None)
                     },
                 ],

@@ -165,6 +165,7 @@ impl Display for Status {
             writeln!(f, "  what follows was seen {} ago", Age(age))?;
         }
         doubts(f, &self.health.stale, self.health.error.as_deref())?;
+        self.engines(f)?;
         self.hosts(f)?;
         if !self.rejected.is_empty() {
             writeln!(f, "\nRejected")?;
@@ -180,6 +181,30 @@ impl Display for Status {
 }
 
 impl Status {
+    /// Several engines, each on its line.
+    fn engines(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.engines.len() < 2 {
+            return Ok(());
+        }
+        writeln!(f, "\nEngines")?;
+        let width = self.engines.iter().map(|engine| engine.name.chars().count()).max().unwrap_or_default();
+        for engine in &self.engines {
+            let state = match (engine.connected, engine.listed) {
+                (true, true) => "connected",
+                (true, false) => "connected, has not listed its containers yet",
+                (false, _) => "does not answer",
+            };
+            write!(f, "  {:width$}  {}  ", engine.name, Printable(&engine.url))?;
+            count(f, engine.containers, "container", "containers")?;
+            write!(f, "  {state}")?;
+            if let Some(error) = &engine.error {
+                write!(f, ": {}", Printable(error))?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+
     fn hosts(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let row = |server: &super::ServerStatus| {
             let state = match (&server.check, server.state) {

@@ -73,12 +73,6 @@ pub enum SettingsError {
         /// Its meaning.
         what: &'static str,
     },
-    /// More than one `--docker`.
-    #[error("--docker (or DOCKER_HOST) is given {count} times: this version watches one engine")]
-    SeveralEngines {
-        /// How often.
-        count: usize,
-    },
 }
 
 /// Quoted, with control characters escaped, and cut to a readable length.

@@ -24,7 +24,11 @@ fn nothing_given_means_the_defaults() {
     assert_eq!(
         settings,
         Settings {
-            docker: DockerEngine::Unix("/var/run/docker.sock".into()),
+            docker: vec![EngineSettings {
+                name: EngineName::default(),
+                engine: DockerEngine::Unix("/var/run/docker.sock".into()),
+                address: None,
+            }],
             haproxy: HaproxyMode::Spawn { program: "haproxy".into() },
             haproxy_container: HaproxyContainer::Detect,
             http: "0.0.0.0:80".parse().unwrap(),
@@ -48,30 +52,42 @@ fn engines() {
         v.docker_cert_path = Some("/certs".into());
     });
     assert_eq!(
-        tls.docker,
+        tls.docker[0].engine,
         DockerEngine::Tls { host: "10.0.0.5".into(), port: 2376, certificates: "/certs".into() }
     );
     let plain = taken(|v| v.docker = vec!["tcp://[::1]:1234/".into()]);
-    assert_eq!(plain.docker, DockerEngine::Tcp { host: "::1".into(), port: 1234 });
-    assert_eq!(plain.docker.to_string(), "tcp://[::1]:1234");
+    assert_eq!(plain.docker[0].engine, DockerEngine::Tcp { host: "::1".into(), port: 1234 });
+    assert_eq!(plain.docker[0].engine.to_string(), "tcp://[::1]:1234");
     // The variables of TLS mean nothing to a unix socket, as with docker itself.
     let unix = taken(|v| {
         v.docker = vec!["unix:///x.sock".into()];
         v.docker_tls_verify = Some("1".into());
     });
-    assert_eq!(unix.docker.to_string(), "unix:///x.sock");
+    assert_eq!(unix.docker[0].engine.to_string(), "unix:///x.sock");
 }
 
 #[test]
 fn bad_engines() {
-    for url in
-        ["ssh://x", "/var/run/docker.sock", "unix://x", "tcp://", "tcp://a:0", "tcp://a:70000", "tcp://a b:1"]
-    {
+    for url in ["ssh://x", "/var/run/docker.sock", "unix://x", "tcp://", "tcp://a:0", "tcp://a:70000"] {
         let message = refused(|v| v.docker = vec![url.into()]);
         assert!(message.starts_with(&format!("--docker (or DOCKER_HOST) can't be {url:?}: ")), "{message}");
     }
-    let two = refused(|v| v.docker = vec!["unix:///a".into(), "unix:///b".into()]);
-    assert_eq!(two, "--docker (or DOCKER_HOST) is given 2 times: this version watches one engine");
+    for text in [
+        "a b=unix:///x",
+        "a/b=unix:///x",
+        "=unix:///x",
+        "a=unix:///x,address=here",
+        "a=unix:///x,address=0.0.0.0",
+        "a=unix:///x,port=1",
+        "a=unix:///x,address=192.0.2.1,address=192.0.2.1",
+        "a=unix:///x,tls=/c",
+        "a=tcp://x,tls=",
+        "tcp://x tcp://x",
+        "a=tcp://x a=tcp://y",
+    ] {
+        let message = refused(|v| v.docker = vec![text.into()]);
+        assert!(message.starts_with("--docker (or DOCKER_HOST) can't be \""), "{text}: {message}");
+    }
     let no_certificates = refused(|v| {
         v.docker = vec!["tcp://a".into()];
         v.docker_tls_verify = Some("1".into());
@@ -82,6 +98,43 @@ fn bad_engines() {
         v.docker_cert_path = Some("/certs".into());
     });
     assert!(unverified.contains("DOCKER_TLS_VERIFY"), "{unverified}");
+}
+
+#[test]
+fn several_engines() {
+    let shown = |docker: &[&str]| -> Vec<String> {
+        let settings = taken(|v| v.docker = docker.iter().map(|&text| text.into()).collect());
+        let only = settings.docker.len() == 1;
+        let show = |e: &EngineSettings| {
+            let place = if e.is_elsewhere(only) { "elsewhere" } else { "here" };
+            let tls = if let DockerEngine::Tls { certificates, .. } = &e.engine {
+                format!(" {}", certificates.display())
+            } else {
+                String::new()
+            };
+            format!("{} {}{tls} {:?} {place}", e.name, e.engine, e.address)
+        };
+        settings.docker.iter().map(show).collect()
+    };
+    assert_eq!(shown(&["unix:///x"]), ["docker unix:///x None here"]);
+    assert_eq!(shown(&["tcp://10.0.0.5"]), ["docker tcp://10.0.0.5:2375 None here"]);
+    assert_eq!(shown(&["b=tcp://b,address=192.0.2.2"]), ["b tcp://b:2375 Some(192.0.2.2) elsewhere"]);
+    let wanted = [
+        "var-run-docker.sock unix:///var/run/docker.sock None here",
+        "10.0.0.5 tcp://10.0.0.5:2375 None elsewhere",
+        "10.0.0.5-1 tcp://10.0.0.5:1 None elsewhere",
+        "--1-7 tcp://[::1]:7 None here",
+        "b tcp://b:2376 /certs/b Some(2001:db8::2) elsewhere",
+    ];
+    let all = [
+        "unix:///var/run/docker.sock",
+        "tcp://10.0.0.5",
+        "tcp://10.0.0.5:1",
+        "tcp://[::1]:7",
+        "b=tcp://b,tls=/certs/b,address=2001:db8::2",
+    ];
+    assert_eq!(shown(&all), wanted);
+    assert_eq!(shown(&[&all.join(" ")]), wanted, "one variable");
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn refused_values() {
     let mut seen = String::new();
     for arguments in [
         &["--docker", "ssh://host"][..],
-        &["--docker", "unix:///a", "--docker", "unix:///b"],
+        &["--docker", "unix:///a", "--docker", "unix:///a"],
         &["--docker", "tcp://host:0"],
         &["--docker", "tcp://host", "--docker-tls-verify"],
         &["--docker", "tcp://host", "--docker-cert-path", "/c"],
@@ -394,12 +394,14 @@ fn status() -> Status {
             error: None,
             role: None,
         },
+        engines: vec![],
         hosts: vec![HostStatus {
             host: "shop.example".into(),
             backend: "web:pool:0000".into(),
             servers: vec![ServerStatus {
                 name: "shop-0123456789ab".into(),
                 container: Some("shop".into()),
+                engine: None,
                 address: "172.18.0.5:8080".parse().unwrap(),
                 state: ServerState::Up,
                 check: None,

@@ -74,6 +74,9 @@ pub struct Facts {
     pub claims: BTreeMap<String, BTreeSet<String>>,
     /// Hosts that somebody claims who has an address.
     pub wanted: BTreeSet<String>,
+    /// Those that were told to begin: they take no visitors from better ones before
+    /// they listen.
+    pub young: BTreeSet<String>,
     /// Those that restart again and again: whether they are served is hapilot's
     /// decision.
     pub restless: BTreeSet<String>,
@@ -102,6 +105,8 @@ pub struct Engine {
     told: BTreeMap<ContainerId, Container>,
     claims: BTreeMap<String, BTreeSet<String>>,
     restless: BTreeSet<String>,
+    /// Whose beginning was told, not found in a list.
+    young: BTreeSet<String>,
     /// Told to be unreadable, and not read since.
     blind: BTreeSet<ContainerId>,
     number: usize,
@@ -238,6 +243,13 @@ impl Engine {
             if marked.as_ref() == Some(container) && !blind {
                 stopping.push(id.clone());
             } else {
+                // Who goes on after a pause or elsewhere is taken to listen already.
+                match before.filter(|before| before.started_at == container.started_at) {
+                    None => _ = self.young.insert(id.short().to_owned()),
+                    Some(before)
+                        if (before.run, &before.networks) == (container.run, &container.networks) => {}
+                    Some(_) => _ = self.young.remove(id.short()),
+                }
                 changed.push(container.clone());
             }
         }
@@ -251,6 +263,13 @@ impl Engine {
 
     /// A full list, after a connection.
     pub fn snapshot(&mut self) -> Change {
+        // Of those that were not known before nobody can say how long they have run.
+        for real in self.alive.values() {
+            let known = self.told.get(&real.container.id);
+            if known.is_none_or(|known| known.started_at != real.container.started_at) {
+                self.young.remove(real.container.id.short());
+            }
+        }
         self.take_note();
         let containers = self.told.values().cloned().collect();
         Change::Snapshot { containers, unreadable: Vec::new(), at: Instant::now() }
@@ -289,6 +308,7 @@ impl Engine {
     /// A hapilot that was just started was told nothing.
     pub fn forget_told(&mut self) {
         self.told.clear();
+        self.young.clear();
         self.blind.clear();
     }
 
@@ -298,6 +318,7 @@ impl Engine {
             containers: self.told.clone(),
             claims: self.claims.clone(),
             restless: self.restless.clone(),
+            young: self.young.clone(),
             ..Facts::default()
         };
         let placed: Vec<(Container, SocketAddr)> = facts.placed().map(|(c, at)| (c.clone(), at)).collect();

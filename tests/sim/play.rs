@@ -12,9 +12,10 @@ use hapilot::admin::AdminHandle;
 use hapilot::backoff::Jitter;
 use hapilot::controller::{Config, Controller, Inputs};
 use hapilot::core::command::Check;
+use hapilot::core::container::EngineName;
 use hapilot::core::desired::{Desired, HaproxyPlace};
 use hapilot::core::name::ClassName;
-use hapilot::docker::Change;
+use hapilot::docker::{Change, EngineNews};
 use hapilot::haproxy_config::{ConfigPath, ConfigSettings, QUARANTINE, RuntimeSocket};
 use hapilot::metrics::Metrics;
 use hapilot::reconcile::Rules;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chance::Chance;
 use crate::engine::{Engine, PLACES};
 use crate::haproxy_model::Release;
-use crate::stage::Shared;
+use crate::stage::{SESSION_LIMIT, Shared};
 use crate::verdict::{self, Rigour};
 
 /// Backends of the pool: fewer than hosts, so it runs out.
@@ -46,7 +47,7 @@ mod step;
 /// hapilot's process, from the loop inwards.
 struct Hapilot {
     task: JoinHandle<()>,
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<EngineNews>,
     admin: AdminHandle,
     resync: Arc<Notify>,
     /// Kept open: in attach mode nothing comes through them.
@@ -138,17 +139,13 @@ impl Play<'_> {
         for place in 0..PLACES {
             self.engine.die(place);
         }
-        self.visits.clear();
-        for (backend, server) in self.server_names() {
-            self.shared.stage().hand(&format!("shutdown sessions server {backend}/{server}"));
-        }
         self.settle(true).await?;
         self.tidy().await
     }
 
-    /// When nobody visits any more, also what waited for its deletion is gone.
+    /// When visits that never end were cut, also what waited for its deletion is gone.
     async fn tidy(&mut self) -> Outcome {
-        self.pass(QUARANTINE + Duration::from_secs(30)).await?;
+        self.pass(SESSION_LIMIT + QUARANTINE + Duration::from_secs(30)).await?;
         let status = self.status().await.ok_or("hapilot does not answer")?;
         let stage = self.shared.stage();
         let haproxy = stage.haproxy.as_ref().ok_or("HAProxy is gone")?;
@@ -165,12 +162,13 @@ impl Play<'_> {
         Config {
             mode: Mode::Attach,
             runtime_api: Arc::new(self.shared.clone()),
+            engines: [(EngineName::default(), "simulated".to_owned())].into(),
             jitter: Jitter::seeded(self.chance.draw()),
             rules: Rules {
                 classes: config.classes.clone(),
                 check: Check::default(),
                 quarantine: QUARANTINE,
-                session_limit: Duration::from_secs(60),
+                session_limit: SESSION_LIMIT,
             },
             config,
             dir: self.dir.to_owned(),
@@ -221,7 +219,7 @@ impl Play<'_> {
         // First: at the next await it may be heard already.
         self.shared.stage().told(facts);
         // A killed hapilot listens no more.
-        let _ = hapilot.changes.send(change).await;
+        let _ = hapilot.changes.send(EngineNews { engine: EngineName::default(), change }).await;
     }
 
     /// Tells what is new, if events come through.
@@ -364,6 +362,9 @@ impl Play<'_> {
         }
         let Some(status) = self.status().await else { return Err("hapilot does not answer".to_owned()) };
         self.look()?;
+        if !honest && !status.health.converged {
+            return Err("hapilot found something when it was asked".to_owned());
+        }
         let stage = self.shared.stage();
         if !self.engine.is_told() || !stage.is_heard() {
             return Err("not all is told".to_owned());

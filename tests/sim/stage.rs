@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use hapilot::core::claim::id_of_server;
 use hapilot::core::command::Capabilities;
 use hapilot::core::name::{BackendName, MapWord, ServerName};
 use hapilot::core::state;
-use hapilot::docker::Change;
+use hapilot::docker::EngineNews;
 use hapilot::haproxy_config::QUARANTINE;
 use hapilot::runtime_api::{Client, ClientError, Connect, RuntimeApiAddress, Timeouts};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream};
@@ -80,10 +81,12 @@ pub struct Stage {
     hung_until: Instant,
     /// Each reply takes a millisecond or not.
     pub slow: Option<Chance>,
+    /// How many hapilots there were.
+    lives: u32,
     /// The task to end when hapilot is killed.
     pub hapilot: Option<AbortHandle>,
     /// The news of this hapilot's life: the channel, and what was known after each.
-    news: Option<(mpsc::Sender<Change>, Vec<Arc<Facts>>)>,
+    news: Option<(mpsc::Sender<EngineNews>, Vec<Arc<Facts>>)>,
     /// Hands changed something since the last settling: commands may then be odd.
     pub tampered: bool,
     /// What they did was not read since.
@@ -107,6 +110,8 @@ pub struct Stage {
 
 /// Bytes that are on their way at most.
 const PIPE: usize = 1 << 16;
+/// For how long sessions of a server that left service may go on.
+pub const SESSION_LIMIT: Duration = Duration::from_secs(60);
 /// Longest journal.
 const JOURNAL: usize = 120;
 
@@ -133,6 +138,7 @@ impl Shared {
             fault: None,
             hung_until: Instant::now(),
             slow: None,
+            lives: 0,
             hapilot: None,
             news: None,
             tampered: false,
@@ -159,16 +165,16 @@ impl Connect for Shared {
         let shared = self.clone();
         Box::pin(async move {
             let address = RuntimeApiAddress::Unix("/simulated.sock".into());
-            let (pid, life) = {
+            let (session, life) = {
                 let stage = shared.stage();
                 let Some(haproxy) = stage.haproxy.as_ref().filter(|_| !stage.refuses) else {
                     let source = std::io::ErrorKind::ConnectionRefused.into();
                     return Err(ClientError::Connect { address, source });
                 };
-                (haproxy.pid, stage.life.child_token())
+                (Session { pid: haproxy.pid, life: stage.lives }, stage.life.child_token())
             };
             let (ours, theirs) = tokio::io::duplex(PIPE);
-            tokio::spawn(serve(shared, theirs, pid, life));
+            tokio::spawn(serve(shared, theirs, session, life));
             Client::over(address, ours, Timeouts::default()).await
         })
     }
@@ -194,8 +200,17 @@ enum Then {
     Silence,
 }
 
+/// Who speaks to whom.
+#[derive(Clone, Copy)]
+struct Session {
+    /// HAProxy's process.
+    pid: u32,
+    /// Which hapilot.
+    life: u32,
+}
+
 /// One session of the Runtime API.
-async fn serve(shared: Shared, stream: DuplexStream, pid: u32, life: CancellationToken) {
+async fn serve(shared: Shared, stream: DuplexStream, open: Session, life: CancellationToken) {
     let (read, mut write) = tokio::io::split(stream);
     let mut received = BufReader::with_capacity(PIPE, read).lines();
     let session = async {
@@ -211,7 +226,7 @@ async fn serve(shared: Shared, stream: DuplexStream, pid: u32, life: Cancellatio
             let hung_until = shared.stage().hung_until;
             late |= hung_until > Instant::now();
             sleep_until(hung_until).await;
-            let Some(reaction) = shared.stage().react(&command, pid, late) else { return };
+            let Some(reaction) = shared.stage().react(&command, open, late) else { return };
             if then == Then::On {
                 if !reaction.delay.is_zero() {
                     sleep(reaction.delay).await;
@@ -314,8 +329,9 @@ impl Stage {
     }
 
     /// hapilot's new life: it has been told nothing.
-    pub fn begin_life(&mut self, news: mpsc::Sender<Change>, hapilot: AbortHandle) {
+    pub fn begin_life(&mut self, news: mpsc::Sender<EngineNews>, hapilot: AbortHandle) {
         self.news = Some((news, Vec::new()));
+        self.lives += 1;
         self.has_met = false;
         self.hapilot = Some(hapilot);
     }
@@ -347,7 +363,7 @@ impl Stage {
     }
 
     /// A line has arrived. `None` if nobody is there any more.
-    fn react(&mut self, line: &str, pid: u32, late: bool) -> Option<Reaction> {
+    fn react(&mut self, line: &str, session: Session, late: bool) -> Option<Reaction> {
         self.pass_time();
         if self.dice.one_in(3)
             && let Some(haproxy) = &mut self.haproxy
@@ -387,7 +403,9 @@ impl Stage {
             }
             _ => {}
         }
-        let mut reply = self.answer(line, pid, late)?.into_bytes();
+        // What a hapilot sent that is dead by now may be of the past, too.
+        let late = late || self.hapilot.is_none() || session.life != self.lives;
+        let mut reply = self.answer(line, session.pid, late)?.into_bytes();
         reply.extend_from_slice(b"\n> ");
         let mut then = Then::On;
         match fault {
@@ -428,13 +446,14 @@ impl Stage {
         let known = self.known().filter(|_| !late && !self.tampered && !self.refused);
         let haproxy = self.haproxy.as_mut()?;
         self.breaches.extend(may_crash(haproxy, line));
+        self.breaches.extend(cuts_early(haproxy, line));
         let recent = self.last_sight.take();
         let before = known.as_ref().map(|facts| match recent {
             Some((known, sight)) if Arc::ptr_eq(&known, facts) => sight,
-            _ => Sight::of(haproxy, facts),
+            _ => Sight::of(haproxy, facts, &self.net),
         });
         let reply = haproxy.command(line);
-        let after = known.as_ref().map(|facts| Sight::of(haproxy, facts));
+        let after = known.as_ref().map(|facts| Sight::of(haproxy, facts, &self.net));
         self.refused |= matches!(reply.trim(), "No such server." | "No such backend.");
         let text = reply.trim();
         self.note(format_args!("  {line}{}{text}", if text.is_empty() { "" } else { "  → " }));
@@ -442,6 +461,10 @@ impl Stage {
             let lost: Vec<&String> = before.surely.difference(&after.serving).collect();
             if !lost.is_empty() {
                 self.breaches.push(format!("{lost:?} lost the last ready server by `{line}`"));
+            }
+            let haste = after.hasty.difference(&before.hasty).next();
+            if let Some(server) = haste {
+                self.breaches.push(format!("`{line}` lets {server} in before it listens"));
             }
             let new = after.breaches.clone().without(&before.breaches, &BTreeSet::new());
             if !new.is_empty() {
@@ -474,6 +497,33 @@ fn may_crash(haproxy: &Haproxy, line: &str) -> Option<String> {
     (!fine).then(|| format!("`{line}` {calm:?} after it left service, with {} sessions", server.sessions))
 }
 
+/// Sessions that are cut although their server left service only just now.
+fn cuts_early(haproxy: &Haproxy, line: &str) -> Option<String> {
+    let at = line.strip_prefix("shutdown sessions server ")?;
+    let (_, server) =
+        haproxy.servers().find(|(backend, server)| format!("{}/{}", backend.name, server.name) == at)?;
+    let gone_for = Duration::from_millis(haproxy.now() - server.changed);
+    let fine = server.is_maint() && gone_for + Duration::from_secs(1) > SESSION_LIMIT;
+    (!fine).then(|| format!("`{line}` {gone_for:?} after it left service"))
+}
+
+fn hasty(haproxy: &Haproxy, facts: &Facts, net: &Net) -> BTreeSet<String> {
+    let takes = |server: &&Server, listens| server.takes_traffic() && net.listens(server.address) == listens;
+    let begun = |server: &&Server| {
+        let name = ServerName::new(&server.name).ok();
+        let id = name.as_ref().and_then(id_of_server);
+        id.is_some_and(|id| facts.young.contains(id))
+    };
+    let mut hasty = BTreeSet::new();
+    for backend in &haproxy.backends {
+        if backend.servers.iter().any(|server| takes(&server, true)) {
+            let servers = backend.servers.iter().filter(|server| takes(server, false)).filter(begun);
+            hasty.extend(servers.map(|server| format!("{}/{}", backend.name, server.name)));
+        }
+    }
+    hasty
+}
+
 /// What can be said of HAProxy by those who know the containers.
 struct Sight {
     breaches: Breaches,
@@ -482,17 +532,19 @@ struct Sight {
     /// The same without those whose servers may be taken away because they restart
     /// again and again.
     surely: BTreeSet<String>,
+    /// Servers that are given visitors and don't listen yet, where others would.
+    hasty: BTreeSet<String>,
 }
 
 impl Sight {
-    fn of(haproxy: &Haproxy, facts: &Facts) -> Self {
+    fn of(haproxy: &Haproxy, facts: &Facts, net: &Net) -> Self {
         let seen = seen(haproxy);
         let mut fit = facts.fit.clone();
         let breaches = Breaches::of(&seen, &fit, &facts.claims);
         let all = serving(&seen, &fit, &facts.wanted);
         fit.retain(|id, _| !facts.restless.contains(id));
         let surely = serving(&seen, &fit, &facts.wanted);
-        Self { breaches, serving: all, surely }
+        Self { breaches, serving: all, surely, hasty: hasty(haproxy, facts, net) }
     }
 }
 

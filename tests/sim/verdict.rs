@@ -209,7 +209,8 @@ fn check_rest(haproxy: &Haproxy, homes: &BTreeMap<&str, &str>, clean: bool) -> R
         let wanted = home.filter(|_| name.contains(":pool:")).copied();
         let noted = noted.map(|entry| entry.value.as_str());
         // A loan stays written down until the last server is deleted.
-        if noted != wanted && (wanted.is_some() || servers.is_empty()) {
+        let may_be_left = wanted.is_none() && name.contains(":pool:") && !servers.is_empty();
+        if noted != wanted && !may_be_left {
             return flaw(format!("{name} is noted as lent to {noted:?} instead of {wanted:?}"));
         }
         if let (false, Some(host)) = (name.contains(":pool:"), home)
@@ -218,7 +219,10 @@ fn check_rest(haproxy: &Haproxy, homes: &BTreeMap<&str, &str>, clean: bool) -> R
             return flaw(format!("{host} leads to {name}"));
         }
     }
-    Ok(())
+    match haproxy.map("names.map").iter().find(|entry| haproxy.backend(&entry.key).is_none()) {
+        Some(entry) => flaw(format!("{} is noted as lent to {} and does not exist", entry.key, entry.value)),
+        None => Ok(()),
+    }
 }
 
 /// Nobody waits for a backend while there is a free one.

@@ -122,6 +122,8 @@ pub(crate) struct Scene {
     pub(crate) docker: FakeDocker,
     /// HAProxy's address for visitors.
     pub(crate) http: SocketAddr,
+    /// What hapilot is told instead of the engine's address.
+    pub(crate) engines: Option<String>,
     temp: tempfile::TempDir,
 }
 
@@ -136,7 +138,7 @@ impl Scene {
         let temp = tempfile::tempdir().unwrap();
         let docker = FakeDocker::stopped(temp.path().join("docker.sock"));
         fs::create_dir(temp.path().join("run")).unwrap();
-        Self { docker, http: unused_address(), temp }
+        Self { docker, http: unused_address(), engines: None, temp }
     }
 
     /// What is around `--dir`.
@@ -157,7 +159,8 @@ impl Scene {
     /// The arguments of `run` and `render` that all tests share.
     fn settings(&self, action: &str, more: &[&str]) -> Command {
         let mut command = command(action, &self.dir());
-        command.args(["--docker", &self.docker.address(), "--http", &self.http.to_string()]);
+        let engines = self.engines.clone().unwrap_or_else(|| self.docker.address());
+        command.args(["--docker", &engines, "--http", &self.http.to_string()]);
         if !more.contains(&"--pool-size") {
             command.args(["--pool-size", "50"]);
         }

@@ -53,6 +53,7 @@ fn status(converged: bool) -> Status {
             error: None,
             role: None,
         },
+        engines: vec![],
         hosts: vec![],
         rejected: vec![],
         blocked: vec![],

@@ -41,6 +41,12 @@ impl Unread {
         changed
     }
 
+    /// One that can't be read.
+    pub(super) fn add(&mut self, id: &ContainerId) -> bool {
+        self.ended.remove(id);
+        self.these.insert(id.clone())
+    }
+
     /// A container could be read.
     pub(super) fn read(&mut self, id: &ContainerId) -> bool {
         self.ended.remove(id);
@@ -49,7 +55,7 @@ impl Unread {
 
     /// True if it may have run for any time already.
     pub(super) fn may_run(&self, id: &ContainerId) -> bool {
-        !self.listed || self.anybody || self.these.contains(id)
+        !self.listed || self.these.contains(id)
     }
 
     /// A container is gone.
@@ -58,6 +64,11 @@ impl Unread {
             self.ended.insert(id.clone());
         }
         self.these.remove(id)
+    }
+
+    /// Who is told next was seen to begin if the engine had told all before.
+    pub(super) fn set_listed(&mut self, listed: bool) {
+        self.listed = listed;
     }
 
     /// From now on anybody may run, or nobody else.

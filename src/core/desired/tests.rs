@@ -7,6 +7,7 @@ use crate::core::state::Admin::{self, Drain, Ready};
 
 use super::*;
 use crate::core::command::Version;
+use crate::core::container::PublishedPort;
 
 fn id(number: usize) -> ContainerId {
     ContainerId::new(&format!("{number:012}{}", "0".repeat(52))).unwrap()
@@ -240,4 +241,90 @@ fn who_was_told_to_end_takes_no_new_traffic_as_long_as_there_is_a_better_one() {
     two.stopping = false;
     assert_eq!(after(&|d| d.set(two.clone())), [(2, Ready), (3, Ready)]);
     assert_eq!(after(&|d| d.stopping(&id(9))), [(2, Ready), (3, Ready)], "nobody knows it");
+}
+
+fn engine(name: &str) -> EngineName {
+    EngineName::new(name).unwrap()
+}
+
+/// The same container with a published port 80.
+fn published(mut container: Container, host: &str, host_port: u16) -> Container {
+    let port = PublishedPort { container_port: 80, host: host.parse().unwrap(), host_port };
+    container.published = Box::new([port]);
+    container
+}
+
+/// From the host, each of two local engines may use the same addresses; from a
+/// container, the other engine's are reached by published ports only.
+#[test]
+fn equal_addresses_on_two_engines_are_two_places() {
+    let here = container(1, "a", "web", 5);
+    let there = published(container(2, "b", "web", 5).of_engine(&engine("b")), "192.0.2.7", 8080);
+    let from_host = desired(HaproxyPlace::Host, &[here.clone(), there.clone()]);
+    assert_eq!(served(&from_host), [one("a.example", "127.0.0.5"), one("b.example", "127.0.0.5")]);
+    assert_eq!(from_host.rejections(), []);
+
+    let proxy = Container::running(id(9), "proxy").on_network("web", None, None);
+    let place = HaproxyPlace::Container("proxy".to_owned());
+    let inside = desired(place, &[here, there, proxy]);
+    assert_eq!(served(&inside), [one("a.example", "127.0.0.5"), one("b.example", "192.0.2.7")]);
+}
+
+#[test]
+fn a_published_port_is_of_the_container_that_started_later() {
+    let place = || HaproxyPlace::Container("proxy".to_owned());
+    let proxy = Container::running(id(9), "proxy").on_network("front", None, None);
+    let old = published(container(1, "old", "web", 5), "192.0.2.7", 8080);
+    let new = published(container(2, "new", "web", 6), "192.0.2.7", 8080);
+    let other = published(container(3, "other", "web", 7), "192.0.2.7", 8081);
+    for order in [[old.clone(), new.clone(), other.clone()], [other, new, old]] {
+        let mut all = order.to_vec();
+        all.push(proxy.clone());
+        let desired = desired(place(), &all);
+        assert_eq!(served(&desired), [one("new.example", "192.0.2.7"), one("other.example", "192.0.2.7")]);
+        let reasons: Vec<String> = desired.rejections().into_iter().map(|r| r.reason).collect();
+        assert_eq!(reasons, ["192.0.2.7:8080 is held by container 000000000002, which started later"]);
+    }
+}
+
+/// A server of which no engine has told stays until all have.
+#[test]
+fn before_every_engine_has_told_strangers_servers_stay() {
+    let all = [container(1, "a", "web", 1), container(2, "b", "web", 2), container(3, "c", "web", 3)];
+    let before = desired(HaproxyPlace::Host, &all);
+    let ground = Observed { state: before.state().clone(), ..Observed::default() };
+    let mut desired = Desired::new(HaproxyPlace::Host, false);
+    desired.set_complete(false);
+    desired.set(all[0].clone());
+    desired.set(all[2].clone());
+    desired.adopt(&ground, Capabilities::of(Version { major: 3, minor: 4, patch: 0 }).unwrap());
+    desired.compute(&ground);
+    let [a, b, c] = [(1, "a"), (2, "b"), (3, "c")]
+        .map(|(n, name)| one(&format!("{name}.example"), &format!("127.0.0.{n}")));
+    assert_eq!(served(&desired), [a.clone(), b.clone(), c]);
+    // One that ended before our eyes does not.
+    desired.remove(&all[2].id);
+    desired.compute(&ground);
+    assert_eq!(served(&desired), [a.clone(), b]);
+    // Nor one whose address is somebody else's by now.
+    desired.set(container(4, "d", "web", 2));
+    desired.compute(&ground);
+    assert_eq!(served(&desired), [a.clone(), one("d.example", "127.0.0.2")]);
+    desired.remove(&id(4));
+    desired.set_complete(true);
+    desired.compute(&ground);
+    assert_eq!(served(&desired), [a]);
+}
+
+/// A label moves HAProxy only where nothing better is known, and is answered.
+#[test]
+fn a_label_that_is_not_followed_is_reported() {
+    let liar = container(2, "liar", "back", 2).with_label("hapilot.haproxy", "true");
+    let typo = container(3, "typo", "back", 3).with_label("hapilot.haproxy", "yes");
+    let desired = desired(HaproxyPlace::Host, &[container(1, "a", "web", 1), liar, typo]);
+    assert_eq!(served(&desired).len(), 3, "all are served as ever");
+    let reasons: Vec<String> = desired.rejections().into_iter().map(|r| r.reason).collect();
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
+    assert!(reasons[0].starts_with("the label is not followed: HAProxy is on the host"), "{reasons:?}");
+    assert!(reasons[1].starts_with("`yes` is not `true`"), "{reasons:?}");
 }

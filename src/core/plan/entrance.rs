@@ -54,6 +54,9 @@ pub(super) fn entrances<'a>(changes: &'a [Change], observed: &Observed) -> BTree
             Change::ChangeServer { server, from, to } => {
                 if from.address != to.address || to.admin != Admin::Ready {
                     leaving.insert(server);
+                } else if from.admin == Admin::Drain && !observed.down.contains(server) {
+                    // One that was worse than others serves again, now that they are gone.
+                    manned.insert(&server.backend);
                 }
                 (server, to, from.admin == Admin::Maint && from.address == to.address)
             }

@@ -77,6 +77,26 @@ fn a_server_drains_in_a_plan_that_makes_no_other_ready() {
 }
 
 #[test]
+fn one_that_serves_again_makes_a_newcomer_wait_for_its_check() {
+    let ill = at("a", "ill-1");
+    let back = Change::ChangeServer {
+        server: ill.clone(),
+        from: server(1, Admin::Drain),
+        to: server(1, Admin::Ready),
+    };
+    let mut young = server(2, Admin::Ready);
+    young.making.young = true;
+    let changes = [Change::AddServer(at("a", "new-2"), young), back];
+    let entrance = |down: bool| {
+        let mut observed = Observed::default();
+        observed.down.extend(down.then(|| ill.clone()));
+        entrances(&changes, &observed)[&at("a", "new-2")]
+    };
+    assert_eq!(entrance(false), Entrance::Checked);
+    assert_eq!(entrance(true), Entrance::Awaited, "it does not answer either");
+}
+
+#[test]
 fn a_moved_server_is_not_made_ready_in_the_same_plan() {
     let change = Change::ChangeServer {
         server: at("a", "one-1"),

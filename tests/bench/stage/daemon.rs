@@ -66,10 +66,15 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it between an engine and an HAProxy.
     pub fn start(docker: &FakeDocker, haproxy: &Haproxy) -> Self {
+        Self::start_on(&docker.address(), haproxy)
+    }
+
+    /// The same with what `--docker` says.
+    pub fn start_on(engines: &str, haproxy: &Haproxy) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hapilot"))
             .args(["run", "--log-level", "info,hapilot::latency=debug"])
             .arg("--docker")
-            .arg(docker.address())
+            .arg(engines)
             .arg("--runtime-api")
             .arg(haproxy.socket())
             .arg("--http")

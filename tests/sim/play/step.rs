@@ -156,7 +156,9 @@ impl Play<'_> {
 
     fn visit(&mut self) {
         let host = *self.chance.pick(&HOSTS);
-        let (time, turn) = (self.chance.below(20_000), self.chance.draw());
+        // A websocket may stay for hours.
+        let longest = if self.chance.one_in(4) { 10_000_000 } else { 20_000 };
+        let (time, turn) = (self.chance.below(longest), self.chance.draw());
         let mut stage = self.shared.stage();
         let until = stage.now() + time;
         let Some(haproxy) = &mut stage.haproxy else { return };
