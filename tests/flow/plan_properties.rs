@@ -209,7 +209,7 @@ impl World {
             Hand::Entry { map, key, value } => {
                 let key = match map {
                     Map::Hosts => HOSTS.get(*key).copied().unwrap_or("stray.example").to_owned(),
-                    Map::Checks | Map::Names => {
+                    Map::Checks | Map::Sticky | Map::Names => {
                         some_backend(*key).map_or("web:stray.example".to_owned(), |b| b.to_string())
                     }
                 };
