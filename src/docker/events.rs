@@ -41,6 +41,7 @@ const ACTIONS: [&str; 14] = [
 
 /// Why and since when a container is to be looked at again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent: no state machine hides in them")]
 pub(super) struct Touched {
     /// Arrival of the oldest event about it.
     pub(super) at: Instant,
