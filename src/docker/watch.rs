@@ -98,7 +98,8 @@ pub enum Change {
     Update {
         /// Their facts now.
         changed: Vec<Container>,
-        /// Those that were told to end, just now: nothing else is new of them.
+        /// Those that were told to end, or were paused, just now: nothing else is
+        /// known of them yet.
         /// Comes after `changed`, if one is in both, and before `gone`.
         stopping: Vec<ContainerId>,
         /// Those that no longer run.
