@@ -248,6 +248,15 @@ pub struct Values {
     #[arg(long, value_name = "N", env = "HAPILOT_POOL_SIZE", hide_env_values = true, default_value = defaults::POOL_SIZE)]
     pub pool_size: String,
 
+    /// This machine of a pair, as its HAProxy is called and listens for the other one's: sticky visitors come back to
+    /// the same container after a failover; needs --peer
+    #[arg(long, value_name = "NAME=ADDR:PORT", env = "HAPILOT_OWN_PEER", hide_env_values = true)]
+    pub own_peer: Option<String>,
+
+    /// The other machine of the pair
+    #[arg(long, value_name = "NAME=ADDR:PORT", env = "HAPILOT_PEER", hide_env_values = true)]
+    pub peer: Option<String>,
+
     /// How often everything is looked at anew without an event
     #[arg(long, value_name = "DURATION", env = "HAPILOT_RESYNC", hide_env_values = true, default_value = defaults::RESYNC)]
     pub resync: String,

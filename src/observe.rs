@@ -19,6 +19,9 @@ use crate::runtime_api::parse::servers_state::ServerState;
 use crate::runtime_api::parse::{self, ParseError};
 use crate::runtime_api::{Client, ClientError, Query};
 
+/// Where hosts lead whose backend HAProxy does not choose (`haproxy.cfg.tmpl`).
+const DEFAULT_BACKEND: &str = "hapilot:none";
+
 /// How a server fares; for the status only, no plan depends on it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Operational {
@@ -88,12 +91,21 @@ pub async fn observe(client: &mut Client, classes: &[ClassName]) -> Result<Obser
     let servers = understood(client, &query, parse::servers_state::parse(&reply))?;
     take_servers(&servers, classes, &mut observation);
 
+    let mut unpublished = BTreeSet::new();
+    if client.capabilities().add_backend {
+        let reply = client.ask(&Query::ShowStatBackends).await?;
+        let rows = understood(client, &Query::ShowStatBackends, parse::stat::parse(&reply))?;
+        let hidden = rows.into_iter().filter(|row| row.status.ends_with("(UNPUB)"));
+        unpublished.extend(hidden.map(|row| row.proxy.into_owned()));
+    }
+
     for map in Map::ALL {
         let query = Query::ShowMap(map);
         let reply = client.ask(&query).await?;
         let entries = understood(client, &query, parse::map_entries::parse(&reply))?;
         take_entries(map, &entries, &mut observation.observed);
     }
+    pass_over(&unpublished, &mut observation.observed);
     Ok(observation)
 }
 
@@ -319,6 +331,18 @@ fn take_entries(map: Map, entries: &[MapEntry<'_>], observed: &mut Observed) {
     }
 }
 
+/// HAProxy passes over a backend that isn't published (a plan that was cut off before
+/// `publish backend`, or a hand): a host that should lead there leads to the default
+/// backend, so that is what the state says, and the next plan points it back.
+fn pass_over(unpublished: &BTreeSet<String>, observed: &mut Observed) {
+    let Ok(default) = MapWord::new(DEFAULT_BACKEND) else { return };
+    for home in observed.state.maps.get_mut(&Map::Hosts).into_iter().flat_map(BTreeMap::values_mut) {
+        if unpublished.contains(home.as_str()) {
+            *home = default.clone();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -412,6 +436,17 @@ mod tests {
         assert_eq!(strays, [2, 3, 4, 5, 6]);
         take_entries(Map::Names, &[], &mut observed);
         assert!(!observed.state.maps.contains_key(&Map::Names));
+    }
+
+    #[test]
+    fn a_host_of_an_unpublished_backend_leads_nowhere() {
+        let entries = parse::map_entries::parse("0x1 a web:a\n0x2 b web:b\n").unwrap();
+        let mut observed = Observed::default();
+        take_entries(Map::Hosts, &entries, &mut observed);
+        pass_over(&BTreeSet::from(["web:b".to_owned(), "web:c".to_owned()]), &mut observed);
+        let pairs: Vec<(&str, &str)> =
+            observed.state.maps[&Map::Hosts].iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(pairs, [("a", "web:a"), ("b", "hapilot:none")]);
     }
 
     #[test]

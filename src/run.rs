@@ -24,7 +24,7 @@ use crate::core::name::ClassName;
 use crate::core::state::State;
 use crate::docker::engines::{concurrency, watch_all};
 use crate::docker::{DockerAddress, DockerError, TlsMaterial, WatchConfig};
-use crate::haproxy_config::{self, ConfigPath, ConfigSettings, Identity, RuntimeSocket};
+use crate::haproxy_config::{self, ConfigPath, ConfigSettings, Identity, Peer, Peers, RuntimeSocket};
 use crate::haproxy_process::{self, BinaryError, HaproxyBinary, Launch};
 use crate::metrics::Metrics;
 use crate::reconcile::Rules;
@@ -260,6 +260,10 @@ fn config_settings(settings: &Settings) -> Result<ConfigSettings, RunError> {
     let mut config = ConfigSettings::new(dir, settings.http, socket);
     config.classes = ClassName::all();
     config.pool_size = settings.pool_size;
+    config.peers = settings.peers.clone().map(|peers| {
+        let [own, other] = peers.map(|peer| Peer { name: peer.name, address: peer.address });
+        Peers { own, other }
+    });
     config.grace = settings.grace.max(Duration::from_secs(1));
     // Only an HAProxy that root starts can change its identity, and any other
     // refuses to start when told to; of one elsewhere nothing is known.

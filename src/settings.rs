@@ -16,7 +16,9 @@ mod engines;
 mod pair;
 mod parse;
 
-pub use pair::{CheckSettings, Interface, KeepalivedSettings, Preference, VirtualAddress, leave_timeout};
+pub use pair::{
+    CheckSettings, Interface, KeepalivedSettings, Peer, Preference, VirtualAddress, leave_timeout,
+};
 use parse::{Flag, flag};
 pub use parse::{SafePath, SettingsError};
 
@@ -50,6 +52,8 @@ pub struct Settings {
     pub admin: Option<AdminAddress>,
     /// Backends in the pool, 1 to 100,000.
     pub pool_size: usize,
+    /// Each HAProxy of a pair, this one first.
+    pub peers: Option<[Peer; 2]>,
     /// Between two resyncs, 1 s to 24 h.
     pub resync: Duration,
     /// For requests in flight at the end, 0 to 1 h.
@@ -231,6 +235,7 @@ impl Settings {
             dir: dir(&values.dir)?,
             admin: given(values.admin.as_ref()).map(admin).transpose()?,
             pool_size: parse::number(POOL_SIZE, or(&values.pool_size, defaults::POOL_SIZE), 1, 100_000)?,
+            peers: pair::peers(values.own_peer.as_ref(), values.peer.as_ref())?,
             resync: parse::duration(
                 RESYNC,
                 or(&values.resync, defaults::RESYNC),

@@ -64,7 +64,7 @@ pub fn diff(observed: &Observed, desired: &State, scope: &Scope) -> Vec<Change> 
         Scope::Some { backends, hosts } => {
             for name in backends {
                 diff_backend(name, &observed.state, desired, &mut changes);
-                for map in [Map::Checks, Map::Names] {
+                for map in [Map::Checks, Map::Sticky, Map::Names] {
                     diff_entry(map, &MapWord::from(name), &observed.state, desired, &mut changes);
                 }
             }

@@ -106,6 +106,16 @@ pub const SLOW_START: LabelDoc = LabelDoc {
     meaning: "For so long after it has come up, the container's share of the load grows from little to all of it.",
 };
 
+/// How visitors come back to the same container.
+pub const STICKY: LabelDoc = LabelDoc {
+    key: "hapilot.sticky",
+    env: None,
+    values: "`source` or `cookie`",
+    default: "every request may go to any container of the host",
+    meaning: "Visitors come back to the container that answered them first: known by their address, or by a \
+              cookie. The longest running container of the host decides.",
+};
+
 /// How much of a host's load the container takes.
 pub const WEIGHT: LabelDoc = LabelDoc {
     key: "hapilot.weight",
@@ -119,7 +129,7 @@ pub const WEIGHT: LabelDoc = LabelDoc {
 /// Every label and variable that hapilot reads, by key. The README's reference
 /// is checked against it.
 pub const LABELS: &[LabelDoc] =
-    &[CHECK_INTERVAL, CHECK_PATH, CHECK_STATUS, HAPROXY, HOST, NETWORK, PORT, SLOW_START, WEIGHT];
+    &[CHECK_INTERVAL, CHECK_PATH, CHECK_STATUS, HAPROXY, HOST, NETWORK, PORT, SLOW_START, STICKY, WEIGHT];
 
 /// Unknown labels that are reported one by one.
 const UNKNOWN_LIMIT: usize = 10;

@@ -17,6 +17,7 @@ pub mod inventory;
 pub mod label;
 pub mod place;
 pub mod restarts;
+pub mod sticky;
 
 pub mod desired;
 pub mod slots;

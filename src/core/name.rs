@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::sticky::Sticky;
+
 /// Why a text is not a name of the wanted kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -243,6 +245,12 @@ impl MapWord {
     pub(super) fn of_check(status: &str, host: &Host, path: &Self) -> Self {
         let host = host.as_str().trim_start_matches("*.");
         Self(format!("{status}:{host}:{path}").into())
+    }
+
+    /// `source` or `cookie`.
+    #[must_use]
+    pub(super) fn of_sticky(sticky: Sticky) -> Self {
+        Self(sticky.as_str().into())
     }
 }
 

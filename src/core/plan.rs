@@ -50,6 +50,8 @@ pub enum Reason {
     HostGone,
     /// What its check asks differs.
     Check,
+    /// Its visitors are known again in another way.
+    Sticky,
     /// A loan of the pool is written down or crossed out.
     Loan,
     /// Sessions went on for too long after their server had left service.
@@ -69,6 +71,7 @@ impl std::fmt::Display for Reason {
             Self::HostMoved => "the host moved to another backend",
             Self::HostGone => "no container claims it any more",
             Self::Check => "its containers are checked otherwise",
+            Self::Sticky => "its visitors come back in another way",
             Self::Loan => "a backend of the pool is lent or comes back",
             Self::SessionLimit => "its container is gone, and its sessions have had their time",
             Self::Stray => "hapilot did not write it",
@@ -266,7 +269,7 @@ impl Stages {
                         let command = Command::AddMap { map, key, value };
                         self.point(&backend, Step { command, reason: Reason::HostNew }, ground);
                     }
-                    Map::Checks => self.check(Command::AddMap { map, key, value }),
+                    Map::Checks | Map::Sticky => self.policy(Command::AddMap { map, key, value }),
                     Map::Names => self.lend(Command::AddMap { map, key, value }),
                 }
             }
@@ -278,7 +281,7 @@ impl Stages {
                         let command = Command::SetMap { map, key, value };
                         self.point(&backend, Step { command, reason: Reason::HostMoved }, ground);
                     }
-                    Map::Checks => self.check(Command::SetMap { map, key, value }),
+                    Map::Checks | Map::Sticky => self.policy(Command::SetMap { map, key, value }),
                     Map::Names => self.lend(Command::SetMap { map, key, value }),
                 }
             }
@@ -288,6 +291,7 @@ impl Stages {
                     Map::Names => (&mut self.forget, Reason::Loan),
                     // Its servers may be checked until they have left.
                     Map::Checks => (&mut self.retire, Reason::Check),
+                    Map::Sticky => (&mut self.retire, Reason::Sticky),
                 };
                 stage.push(Step { command: Command::DelMap { map: *map, key: key.clone() }, reason });
             }
@@ -417,8 +421,13 @@ impl Stages {
 
     /// Says how a host's servers are to be checked. Before the first server: its
     /// check comes within milliseconds.
-    fn check(&mut self, command: Command) {
-        self.lend.push(Step { command, reason: Reason::Check });
+    fn policy(&mut self, command: Command) {
+        let sticky = matches!(
+            command,
+            Command::AddMap { map: Map::Sticky, .. } | Command::SetMap { map: Map::Sticky, .. }
+        );
+        let reason = if sticky { Reason::Sticky } else { Reason::Check };
+        self.lend.push(Step { command, reason });
     }
 
     /// Writes down a loan of the pool. Before the first server: a hapilot that

@@ -30,11 +30,15 @@ pub struct Slots {
 /// No backend is left for a key.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "the pool has no free backend ({size} of {size} in use): raise --pool-size and restart HAProxy, or use HAProxy 3.4 or later, which needs no pool"
+    "the pool has no free backend ({size} of {size} in use): {}",
+    if *.sticky { "on this HAProxy so many hosts can be sticky" }
+    else { "raise --pool-size and restart HAProxy, or use HAProxy 3.4 or later, which needs no pool" }
 )]
 pub struct Exhausted {
     /// Backends of the pool in all.
     pub size: usize,
+    /// HAProxy makes backends at run time; only a sticky host needs the pool.
+    pub sticky: bool,
 }
 
 impl Slots {
@@ -73,17 +77,21 @@ impl Slots {
 
     /// The backend that a key has or gets. The answer stays the same until
     /// [`Slots::settle`] takes the loan back.
-    pub fn take(&mut self, key: &BackendKey) -> Result<BackendName, Exhausted> {
+    ///
+    /// A backend that is made at run time has no rules of its own, and that
+    /// visitors come back to the same server is such a rule: where `sticky`, the
+    /// key gets a backend of the pool on every version.
+    pub fn take(&mut self, key: &BackendKey, sticky: bool) -> Result<BackendName, Exhausted> {
         let service = key.service();
         if let Some(backend) = self.holders.get(&(key.class.to_string(), service.clone())) {
             return Ok(backend.clone());
         }
-        if self.add_backend {
+        if self.add_backend && !sticky {
             return Ok(key.own_name());
         }
         let free = self.free.iter().find(|backend| backend.class() == Some(key.class.as_str())).cloned();
         let Some(backend) = free else {
-            return Err(Exhausted { size: self.size });
+            return Err(Exhausted { size: self.size, sticky: self.add_backend });
         };
         self.free.remove(&backend);
         self.lend(backend.clone(), service);
@@ -195,8 +203,8 @@ mod tests {
     #[test]
     fn a_loan_is_read_back_from_the_note() {
         let mut slots = Slots::from_observed(&observed(3, &[], &[(2, "a.example")], &[]), false);
-        assert_eq!(slots.take(&key("a.example")), Ok(pool(2)));
-        assert_eq!(slots.take(&key("b.example")), Ok(pool(1)));
+        assert_eq!(slots.take(&key("a.example"), false), Ok(pool(2)));
+        assert_eq!(slots.take(&key("b.example"), false), Ok(pool(1)));
         assert_eq!(slots.free(), 1);
     }
 
@@ -205,7 +213,7 @@ mod tests {
         for names in [&[][..], &[(2, "wrong.example")][..]] {
             let ground = observed(2, &[2], names, &[("a.example", 2)]);
             let mut slots = Slots::from_observed(&ground, false);
-            assert_eq!(slots.take(&key("a.example")), Ok(pool(2)), "noted {names:?}");
+            assert_eq!(slots.take(&key("a.example"), false), Ok(pool(2)), "noted {names:?}");
         }
     }
 
@@ -222,7 +230,7 @@ mod tests {
     fn of_two_loans_for_one_service_the_first_is_in_use() {
         let ground = observed(2, &[1, 2], &[(1, "a.example"), (2, "a.example")], &[]);
         let mut slots = Slots::from_observed(&ground, false);
-        assert_eq!(slots.take(&key("a.example")), Ok(pool(1)));
+        assert_eq!(slots.take(&key("a.example"), false), Ok(pool(1)));
         let emptied = observed(2, &[1], &[(1, "a.example")], &[]);
         assert!(slots.settle(&pool(2), &emptied));
         assert_eq!((slots.held(&key("a.example")), slots.free()), (Some(pool(1)), 1));
@@ -231,18 +239,18 @@ mod tests {
     #[test]
     fn a_backend_with_servers_of_nobody_is_not_free() {
         let mut slots = Slots::from_observed(&observed(1, &[1], &[], &[]), false);
-        assert_eq!(slots.take(&key("a.example")), Err(Exhausted { size: 1 }));
+        assert_eq!(slots.take(&key("a.example"), false), Err(Exhausted { size: 1, sticky: false }));
         assert!(!slots.settle(&pool(1), &observed(1, &[1], &[], &[])));
         assert!(slots.settle(&pool(1), &observed(1, &[], &[], &[])));
-        assert_eq!(slots.take(&key("a.example")), Ok(pool(1)));
+        assert_eq!(slots.take(&key("a.example"), false), Ok(pool(1)));
     }
 
     #[test]
     fn an_exhausted_pool_says_its_size_and_keeps_its_loans() {
         let mut slots = Slots::from_observed(&observed(1, &[], &[], &[]), false);
-        assert_eq!(slots.take(&key("a.example")), Ok(pool(1)));
-        assert_eq!(slots.take(&key("b.example")), Err(Exhausted { size: 1 }));
-        assert_eq!(slots.take(&key("a.example")), Ok(pool(1)));
+        assert_eq!(slots.take(&key("a.example"), false), Ok(pool(1)));
+        assert_eq!(slots.take(&key("b.example"), false), Err(Exhausted { size: 1, sticky: false }));
+        assert_eq!(slots.take(&key("a.example"), false), Ok(pool(1)));
         assert_eq!(slots.held(&key("b.example")), None);
     }
 
@@ -250,7 +258,19 @@ mod tests {
     fn where_backends_are_made_no_pool_is_needed() {
         let mut slots = Slots::from_observed(&Observed::default(), true);
         let own = key("*.a.example").own_name();
-        assert_eq!(slots.take(&key("*.a.example")), Ok(own.clone()));
+        assert_eq!(slots.take(&key("*.a.example"), false), Ok(own.clone()));
         assert_eq!(slots.held(&key("*.a.example")), Some(own));
+    }
+
+    #[test]
+    fn a_sticky_host_needs_the_pool_on_every_version() {
+        let mut slots = Slots::from_observed(&observed(1, &[], &[], &[]), true);
+        let own = key("a.example").own_name();
+        assert_eq!(slots.take(&key("a.example"), false), Ok(own));
+        assert_eq!(slots.take(&key("a.example"), true), Ok(pool(1)));
+        // It stays there when it is sticky no more.
+        assert_eq!(slots.take(&key("a.example"), false), Ok(pool(1)));
+        assert_eq!(slots.take(&key("b.example"), true), Err(Exhausted { size: 1, sticky: true }));
+        assert!(slots.take(&key("b.example"), false).is_ok());
     }
 }

@@ -87,6 +87,9 @@ pub enum Map {
     /// Backend whose servers are checked by HTTP → what is asked and expected:
     /// `STATUS:HOST:/PATH` (see [`super::check`]).
     Checks,
+    /// Backend whose visitors come back to the same server → `source` or
+    /// `cookie` (see [`super::sticky`]).
+    Sticky,
     /// Backend of the pool → the service it was lent to; its own name is used
     /// where there is no entry. Read by logs, and by a restarted hapilot.
     Names,
@@ -94,7 +97,7 @@ pub enum Map {
 
 impl Map {
     /// Every map.
-    pub const ALL: [Self; 3] = [Self::Hosts, Self::Checks, Self::Names];
+    pub const ALL: [Self; 4] = [Self::Hosts, Self::Checks, Self::Sticky, Self::Names];
 
     /// The file's name below `<dir>/maps`.
     #[must_use]
@@ -102,6 +105,7 @@ impl Map {
         match self {
             Self::Hosts => "hosts.map",
             Self::Checks => "checks.map",
+            Self::Sticky => "sticky.map",
             Self::Names => "names.map",
         }
     }

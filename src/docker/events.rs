@@ -41,6 +41,7 @@ const ACTIONS: [&str; 14] = [
 
 /// Why and since when a container is to be looked at again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent: no state machine hides in them")]
 pub(super) struct Touched {
     /// Arrival of the oldest event about it.
     pub(super) at: Instant,
@@ -52,6 +53,8 @@ pub(super) struct Touched {
     pub(super) look: bool,
     /// A process of it began.
     pub(super) began: bool,
+    /// It is paused, by what was said last.
+    pub(super) paused: bool,
     /// The signals that its last process was sent.
     pub(super) signals: Signals,
     /// When its process ended, in seconds since 1970 by the engine's clock, if
@@ -89,6 +92,7 @@ impl Content {
             may_begin,
             look: false,
             began: false,
+            paused: false,
             signals: Signals::default(),
             died_at: None,
         };
@@ -97,6 +101,8 @@ impl Content {
         match action {
             "kill" => touched.signals.merge(signals(event)),
             "die" => touched.died_at = event.time,
+            "pause" => touched.paused = true,
+            "unpause" => touched.paused = false,
             _ if may_begin => touched.died_at = None,
             _ => {}
         }
@@ -312,7 +318,8 @@ mod tests {
         let touched = tell("die", "");
         assert!(touched.look && touched.signals.end(15) && touched.died_at == Some(7));
         let touched = tell("start", "");
-        assert!(touched.look && touched.signals.is_empty() && touched.died_at.is_none());
+        assert!(touched.look && touched.signals.is_empty() && touched.died_at.is_none() && !touched.paused);
+        assert!(tell("pause", "").paused && !tell("unpause", "").paused);
     }
 
     #[test]

@@ -13,7 +13,9 @@
 //! A death is told before the inspect that confirms it: Docker announces it and
 //! then holds the container's lock while it tears down the network, so that an
 //! inspect is answered only 70 to 160 ms later (measured with 20.10), in which
-//! visitors would be sent to an address where nobody listens.
+//! visitors would be sent to an address where nobody listens. A pause is told
+//! before its inspect, too, which takes 15 ms then: as something that is to take
+//! nothing new, until the inspect says what it really is.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
@@ -181,6 +183,9 @@ impl<'a> Following<'a> {
             }
             if !touched.signals.is_empty() && self.watch.inventory.signalled(&id, touched.signals, touched.at)
             {
+                self.found(touched.at, Instant::now()).stopping.insert(id.clone());
+            }
+            if touched.paused && self.watch.inventory.pauses(&id) {
                 self.found(touched.at, Instant::now()).stopping.insert(id.clone());
             }
             if let Some(at) = touched.died_at {

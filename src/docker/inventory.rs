@@ -148,6 +148,12 @@ impl Inventory {
         false
     }
 
+    /// It seems to be paused. True if it is to take nothing new from now on and
+    /// that was not told yet; its next inspect is news then, whatever it says.
+    pub(super) fn pauses(&mut self, id: &ContainerId) -> bool {
+        self.known.get_mut(id).is_some_and(|known| !std::mem::replace(&mut known.stopping, true))
+    }
+
     /// A new process began: what was sent to the one before concerns it no more.
     pub(super) fn began(&mut self, id: &ContainerId) {
         self.signalled.remove(id);

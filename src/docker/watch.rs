@@ -98,7 +98,8 @@ pub enum Change {
     Update {
         /// Their facts now.
         changed: Vec<Container>,
-        /// Those that were told to end, just now: nothing else is new of them.
+        /// Those that were told to end, or were paused, just now: nothing else is
+        /// known of them yet.
         /// Comes after `changed`, if one is in both, and before `gone`.
         stopping: Vec<ContainerId>,
         /// Those that no longer run.
@@ -131,15 +132,28 @@ pub enum Change {
 pub async fn watch(config: WatchConfig, out: mpsc::Sender<Change>, shutdown: CancellationToken) {
     let inventory = Inventory::new(config.backoff_floor, config.backoff_ceiling, config.survival);
     let (told, changes) = mpsc::channel(WAITING);
-    let swarm = Swarm::new(config.clone(), out);
-    let watch = Watch { config, out: told, inventory, connected: false, mortality: None };
-    let either = async {
+    let bell = Arc::clone(&config.relist);
+    let bells: [Arc<Notify>; 2] = Default::default();
+    let [here, elsewhere] =
+        bells.each_ref().map(|bell| WatchConfig { relist: Arc::clone(bell), ..config.clone() });
+    let swarm = Swarm::new(elsewhere, out);
+    let watch = Watch { config: here, out: told, inventory, connected: false, mortality: None };
+    let ring = async {
+        loop {
+            bell.notified().await;
+            for bell in &bells {
+                bell.notify_one();
+            }
+        }
+    };
+    let any = async {
         tokio::select! {
             () = watch.run() => {}
             () = swarm.run(changes) => {}
+            () = ring => {}
         }
     };
-    shutdown.run_until_cancelled(Box::pin(either)).await;
+    shutdown.run_until_cancelled(Box::pin(any)).await;
 }
 
 /// Why a session ended.

@@ -13,7 +13,7 @@ mod write;
 pub(crate) use check::printable;
 pub use check::{CheckError, check};
 pub use render::{RenderedConfig, Renderer, render};
-pub use settings::{ConfigPath, ConfigSettings, Identity, RuntimeSocket, SettingsError};
+pub use settings::{ConfigPath, ConfigSettings, Identity, Peer, Peers, RuntimeSocket, SettingsError};
 pub use write::{CONFIG_FILE, InstallError, MAPS_DIR, install};
 
 /// For how long a server must have been out of service before no request can

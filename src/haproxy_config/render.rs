@@ -7,12 +7,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use crate::core::command::Check;
 use crate::core::name::{BackendName, ClassName, MapWord, ServerName};
 use crate::core::state::{Admin, Backend, Map, Server, State};
 
-use super::settings::{ConfigSettings, Identity, RuntimeSocket};
+use super::settings::{ConfigSettings, Identity, Peer, Peers, RuntimeSocket};
+
+/// Backends of each class's pool that there are on every version.
+const STICKY_POOL: usize = 100;
 
 const TEMPLATE: &str = include_str!("../../haproxy/haproxy.cfg.tmpl");
 
@@ -80,7 +84,10 @@ fn rendered(
         match line {
             "@PRIVILEGES@" => settings.identity.iter().for_each(|identity| privileges(&mut text, *identity)),
             "@BACKENDS@" => written.values().for_each(|(_, lines)| text.push_str(lines)),
-            "@POOL@" => pool(&mut text, settings, state),
+            "@STICKYPOOL@" => pool(&mut text, settings, state, 1..=STICKY_POOL.min(settings.pool_size)),
+            "@POOL@" => pool(&mut text, settings, state, STICKY_POOL + 1..=settings.pool_size),
+            "@LOCALPEER@" => settings.peers.iter().for_each(|peers| local_peer(&mut text, peers)),
+            "@PEERSECTION@" => settings.peers.iter().for_each(|peers| peer_section(&mut text, peers)),
             _ => {
                 text.push_str(&fill(line, settings));
                 text.push('\n');
@@ -102,6 +109,7 @@ fn fill(line: &str, settings: &ConfigSettings) -> String {
     line.replace("@DIR@", settings.dir.as_str())
         .replace("@HTTP@", &listener(settings.http))
         .replace("@SOCKET@", &socket)
+        .replace("@PEERS@", if settings.peers.is_some() { " peers hapilot" } else { "" })
         .replace("@GRACE@", &format!("{}s", settings.grace.as_secs().max(1)))
 }
 
@@ -129,13 +137,26 @@ fn privileges(text: &mut String, Identity { uid, gid }: Identity) {
     let _ = writeln!(text, "  # Nobody needs to be root once the ports are bound.\n  uid {uid}\n  gid {gid}");
 }
 
+fn local_peer(text: &mut String, peers: &Peers) {
+    let _ = writeln!(text, "  localpeer {}", peers.own.name);
+}
+
+fn peer_section(text: &mut String, peers: &Peers) {
+    text.push_str("# The two of a pair tell each other their entries.\npeers hapilot\n");
+    for Peer { name, address } in [&peers.own, &peers.other] {
+        let _ = writeln!(text, "  peer {name} {}", plain(*address));
+    }
+    text.push('\n');
+}
+
 fn class_of<'a>(settings: &'a ConfigSettings, name: &BackendName) -> Option<&'a ClassName> {
     settings.classes.iter().find(|class| name.class() == Some(class.as_str()))
 }
 
-fn lines(name: &BackendName, class: &ClassName, backend: &Backend) -> String {
-    let mut text = format!("backend {name} from {class}\n");
-    for (server, facts) in &backend.servers {
+fn lines(name: &BackendName, class: &ClassName, facts: &Backend) -> String {
+    let mut text = String::new();
+    backend(&mut text, name, class);
+    for (server, facts) in &facts.servers {
         server_line(&mut text, server, facts);
     }
     text
@@ -166,13 +187,25 @@ fn server_line(text: &mut String, name: &ServerName, server: &Server) {
     });
 }
 
-fn pool(text: &mut String, settings: &ConfigSettings, state: &State) {
+/// Of a backend of the pool the visitors may come back to the same server; a
+/// `defaults` section can't have these two rules.
+fn backend(text: &mut String, name: &BackendName, class: &ClassName) {
+    for part in ["backend ", name.as_str(), " from ", class.as_str(), "\n"] {
+        text.push_str(part);
+    }
+    if name.is_pool() {
+        text.push_str(
+            "  use-server %[var(txn.cookie)] if { var(txn.cookie) -m found }\n  \
+             stick on var(txn.visitor) table hapilot:sticky\n",
+        );
+    }
+}
+
+fn pool(text: &mut String, settings: &ConfigSettings, state: &State, indices: RangeInclusive<usize>) {
     for class in &settings.classes {
-        for name in (1..=settings.pool_size).map(|index| BackendName::pool(class, index)) {
+        for name in indices.clone().map(|index| BackendName::pool(class, index)) {
             if !state.backends.contains_key(&name) {
-                for part in ["backend ", name.as_str(), " from ", class.as_str(), "\n"] {
-                    text.push_str(part);
-                }
+                backend(text, &name, class);
             }
         }
     }

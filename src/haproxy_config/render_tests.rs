@@ -85,6 +85,38 @@ fn what_the_settings_change() {
 }
 
 #[test]
+fn the_partner_is_told() {
+    let peer = |name, address: &str| Peer {
+        name: ServerName::new(name).unwrap(),
+        address: address.parse().unwrap(),
+    };
+    let peers = Peers { own: peer("lb1", "10.0.0.11:1024"), other: peer("lb2", "[fd00::12]:1024") };
+    let text = render(&ConfigSettings { peers: Some(peers), ..settings(0) }, &State::default()).haproxy_cfg;
+    for line in [
+        "  localpeer lb1",
+        "peers hapilot",
+        "  peer lb1 10.0.0.11:1024",
+        "  peer lb2 [fd00::12]:1024",
+        "  stick-table type binary len 20 size 100k expire 1h srvkey name peers hapilot",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+    }
+    let alone = render(&settings(0), &State::default()).haproxy_cfg;
+    assert!(!alone.contains("peer lb") && !alone.contains("localpeer") && !alone.contains(" peers hapilot"));
+}
+
+/// On 3.4 the first hundred stay for sticky hosts.
+#[test]
+fn the_pool_of_every_version_ends_where_the_rest_begins() {
+    let text = render(&settings(102), &State::default()).haproxy_cfg;
+    let (always, before) = text.split_once(".if !version_atleast(3.4)").unwrap();
+    for class in ["web", "web-http", "web-status"] {
+        let count = |text: &str| text.matches(&format!("backend {class}:pool:")).count();
+        assert_eq!((count(always), count(before)), (100, 2), "{class}");
+    }
+}
+
+#[test]
 fn every_map_has_its_file() {
     let maps = render(&settings(1), &State::default()).maps;
     assert_eq!(maps.into_iter().collect::<Vec<_>>(), Map::ALL.map(|map| (map, String::new())));
@@ -93,7 +125,19 @@ fn every_map_has_its_file() {
 #[test]
 fn nothing_stays_unfilled() {
     let text = render(&settings(2), &example()).haproxy_cfg;
-    for mark in ["@DIR@", "@HTTP@", "@SOCKET@", "@GRACE@", "@PRIVILEGES@", "@BACKENDS@", "@POOL@"] {
+    for mark in [
+        "@DIR@",
+        "@HTTP@",
+        "@SOCKET@",
+        "@GRACE@",
+        "@PRIVILEGES@",
+        "@BACKENDS@",
+        "@POOL@",
+        "@STICKYPOOL@",
+        "@PEERS@",
+        "@PEERSECTION@",
+        "@LOCALPEER@",
+    ] {
         assert!(TEMPLATE.contains(mark) && !text.contains(mark), "{mark}");
     }
     assert_eq!(text.matches('@').count(), 0);
@@ -131,7 +175,9 @@ fn any_state() -> impl Strategy<Value = State> {
     let entries = || btree_map(any_word(), any_word(), 0..6);
     (btree_map(backend_name(), servers, 0..6), entries(), entries(), entries()).prop_map(
         |(backends, hosts, checks, names)| {
-            let maps = [(Map::Hosts, hosts), (Map::Checks, checks), (Map::Names, names)];
+            let sticky = checks.clone();
+            let maps =
+                [(Map::Hosts, hosts), (Map::Checks, checks), (Map::Sticky, sticky), (Map::Names, names)];
             State { backends, maps: BTreeMap::from(maps) }
         },
     )
@@ -147,6 +193,15 @@ fn is_backend_line(line: &str) -> bool {
     matches!(words[..], ["backend", name, "from", class] if is_name(name)
         && ["web", "web-http", "web-status"].contains(&class)
         && name.starts_with(&format!("{class}:")))
+}
+
+/// What a backend of the pool has of its own.
+fn is_pool_line(line: &str) -> bool {
+    [
+        "  use-server %[var(txn.cookie)] if { var(txn.cookie) -m found }",
+        "  stick on var(txn.visitor) table hapilot:sticky",
+    ]
+    .contains(&line)
 }
 
 fn is_server_line(line: &str) -> bool {
@@ -183,7 +238,11 @@ proptest! {
             if own_lines.peek() == Some(&line) {
                 own_lines.next();
             } else {
-                prop_assert!(is_backend_line(line) || is_server_line(line), "{:?}", line);
+                prop_assert!(
+                    is_backend_line(line) || is_server_line(line) || is_pool_line(line),
+                    "{:?}",
+                    line
+                );
                 names.extend(line.strip_prefix("backend ").map(str::to_owned));
             }
         }

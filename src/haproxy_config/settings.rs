@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::core::name::ClassName;
+use crate::core::name::{ClassName, ServerName};
 
 /// Why a setting can't stand in HAProxy's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -112,6 +112,24 @@ pub struct Identity {
     pub gid: u32,
 }
 
+/// One HAProxy of two that share what they know of visitors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The same on both sides; in the alphabet of a server's name.
+    pub name: ServerName,
+    /// Where it listens for the other one.
+    pub address: SocketAddr,
+}
+
+/// Both of a pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peers {
+    /// This one.
+    pub own: Peer,
+    /// Its partner.
+    pub other: Peer,
+}
+
 /// Everything that decides the text of the configuration besides the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigSettings {
@@ -130,6 +148,8 @@ pub struct ConfigSettings {
     pub grace: Duration,
     /// Whom HAProxy becomes after its start; `None` stays who started it.
     pub identity: Option<Identity>,
+    /// With whom it shares what it knows of visitors.
+    pub peers: Option<Peers>,
 }
 
 impl ConfigSettings {
@@ -144,6 +164,7 @@ impl ConfigSettings {
             pool_size: 1_000,
             grace: Duration::from_secs(30),
             identity: None,
+            peers: None,
         }
     }
 }

@@ -126,6 +126,7 @@ pub(crate) mod tests {
         let mut maps = MapPaths::default();
         maps.set(Map::Hosts, MapPath::new("/d/maps/hosts.map").unwrap());
         maps.set(Map::Checks, MapPath::new("/d/maps/checks.map").unwrap());
+        maps.set(Map::Sticky, MapPath::new("/d/maps/sticky.map").unwrap());
         maps.set(Map::Names, MapPath::new("/d/maps/names.map").unwrap());
         maps
     }

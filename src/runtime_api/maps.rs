@@ -126,6 +126,7 @@ mod tests {
             listed("/data/notmaps/hosts.map"),
             listed("/data/maps/hosts.map"),
             listed("/data/maps/checks.map"),
+            listed("/data/maps/sticky.map"),
             listed("maps/names.map"),
         ])
         .unwrap();

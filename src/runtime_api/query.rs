@@ -31,6 +31,8 @@ pub enum Query {
     ShowServersConn(Option<BackendName>),
     /// `show stat … 4 -1`: the servers only, of all backends or of one.
     ShowStatServers(Option<BackendName>),
+    /// `show stat -1 2 -1`: the backends only, all of them.
+    ShowStatBackends,
 }
 
 impl Query {
@@ -64,6 +66,7 @@ impl std::fmt::Display for Query {
             Self::ShowServersConn(None) => f.write_str("show servers conn"),
             Self::ShowServersConn(Some(backend)) => write!(f, "show servers conn {backend}"),
             Self::ShowStatServers(None) => f.write_str("show stat -1 4 -1"),
+            Self::ShowStatBackends => f.write_str("show stat -1 2 -1"),
             Self::ShowStatServers(Some(backend)) => write!(f, "show stat {backend} 4 -1"),
         }
     }
@@ -89,6 +92,7 @@ mod tests {
             (Query::ShowServersConn(None), "show servers conn"),
             (Query::ShowServersConn(backend()), "show servers conn web:shop.example"),
             (Query::ShowStatServers(None), "show stat -1 4 -1"),
+            (Query::ShowStatBackends, "show stat -1 2 -1"),
             (Query::ShowStatServers(backend()), "show stat web:shop.example 4 -1"),
         ] {
             let mut out = String::new();

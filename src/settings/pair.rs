@@ -4,7 +4,7 @@
 //! `settings`. What it must not know: the configuration's text (`keepalived`).
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::parse::{self, Flag, SafePath, SettingsError, flag};
@@ -13,6 +13,7 @@ use super::{
     runtime_api,
 };
 use crate::cli::{CheckArgs, KeepalivedArgs, LeaveArgs, defaults};
+use crate::core::name::ServerName;
 
 const INTERFACE: Flag = flag("--interface", "HAPILOT_INTERFACE");
 const VIRTUAL: Flag = flag("--virtual-address", "HAPILOT_VIRTUAL_ADDRESS");
@@ -21,6 +22,8 @@ const PEER: Flag = flag("--peer-address", "HAPILOT_PEER_ADDRESS");
 const ROUTER_ID: Flag = flag("--router-id", "HAPILOT_ROUTER_ID");
 const ROLE: Flag = flag("--role", "HAPILOT_ROLE");
 const NOPREEMPT: Flag = flag("--nopreempt", "HAPILOT_NOPREEMPT");
+const OWN_PEER: Flag = flag("--own-peer", "HAPILOT_OWN_PEER");
+const OTHER_PEER: Flag = flag("--peer", "HAPILOT_PEER");
 const PROGRAM: Flag = flag("--hapilot", "HAPILOT_PROGRAM");
 const TIMEOUT: Flag = flag("--timeout", "HAPILOT_CHECK_TIMEOUT");
 const LEAVE_TIMEOUT: Flag = flag("--timeout", "HAPILOT_LEAVE_TIMEOUT");
@@ -209,6 +212,52 @@ fn virtual_addresses(
         return Err(VIRTUAL.refuse(&shown, "one of them must be of the family (IPv4, IPv6) of --own-address"));
     }
     Ok(found)
+}
+
+/// One HAProxy of a pair.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// 1 to 64 of `[A-Za-z0-9._-]`.
+    pub name: ServerName,
+    /// Where it listens for the other one.
+    pub address: SocketAddr,
+}
+
+/// Both or none, with two names and two addresses.
+pub(super) fn peers(
+    own: Option<&String>,
+    other: Option<&String>,
+) -> Result<Option<[Peer; 2]>, SettingsError> {
+    let missing = |flag, missing, what| Err(SettingsError::Missing { flag, missing, what });
+    match (given(own), given(other)) {
+        (None, None) => Ok(None),
+        (Some(_), None) => missing(OWN_PEER, OTHER_PEER, "the other machine of the pair"),
+        (None, Some(_)) => missing(OTHER_PEER, OWN_PEER, "this machine, as NAME=ADDR:PORT"),
+        (Some(own), Some(text)) => {
+            let (own, other) = (peer(OWN_PEER, own)?, peer(OTHER_PEER, text)?);
+            if own.name == other.name || own.address == other.address {
+                return Err(OTHER_PEER.refuse(text, "both machines need a name and an address of their own"));
+            }
+            Ok(Some([own, other]))
+        }
+    }
+}
+
+fn peer(flag: Flag, text: &str) -> Result<Peer, SettingsError> {
+    let shape = "it takes NAME=ADDR:PORT, for example lb1=10.0.0.11:1024";
+    let (name, address) = text.split_once('=').ok_or_else(|| flag.refuse(text, shape))?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let name = Some(name).filter(|name| name.len() <= 64 && name.chars().all(plain));
+    let name = name
+        .and_then(|name| ServerName::new(name).ok())
+        .ok_or_else(|| flag.refuse(text, "the name takes 1 to 64 letters, digits and . _ -"))?;
+    let address = parse::listen_address(flag, address)?;
+    if address.ip().is_unspecified() {
+        return Err(
+            flag.refuse(text, "the other machine must be able to reach it: 0.0.0.0 is no address of one")
+        );
+    }
+    Ok(Peer { name, address })
 }
 
 /// All that `check` needs to know.

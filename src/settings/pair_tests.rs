@@ -134,6 +134,43 @@ fn prefixes_and_sockets_have_their_defaults() {
     assert!(attached("/run/\"x.sock").is_err());
 }
 
+#[test]
+fn peers_come_in_pairs() {
+    let read = |own: Option<&str>, other: Option<&str>| {
+        let values =
+            Values { own_peer: own.map(str::to_owned), peer: other.map(str::to_owned), ..Values::default() };
+        Settings::new(&values).map(|settings| settings.peers).map_err(|error| error.to_string())
+    };
+    let peer = |name: &str, address: &str| Peer {
+        name: ServerName::new(name).unwrap(),
+        address: address.parse().unwrap(),
+    };
+    assert_eq!(read(None, Some("")), Ok(None));
+    assert_eq!(
+        read(Some("lb1=10.0.0.11:1024"), Some("lb2=[fd00::12]:1024")),
+        Ok(Some([peer("lb1", "10.0.0.11:1024"), peer("lb2", "[fd00::12]:1024")]))
+    );
+    assert!(read(Some("lb1=10.0.0.11:1024"), None).unwrap_err().contains("so --peer (or HAPILOT_PEER)"));
+    assert!(read(None, Some("lb1=10.0.0.11:1024")).unwrap_err().contains("so --own-peer "));
+    for bad in [
+        "lb1",
+        "=10.0.0.1:1",
+        "a b=10.0.0.1:1",
+        "a\n=10.0.0.1:1",
+        "a:b=10.0.0.1:1",
+        "a=host:1",
+        "a=10.0.0.1",
+        "a=10.0.0.1:0",
+        "a=0.0.0.0:1",
+        "a=10.0.0.1:1 server x",
+        "lb2=10.0.0.13:1024",
+        "lb3=10.0.0.12:1024",
+    ] {
+        let refused = read(Some(bad), Some("lb2=10.0.0.12:1024"));
+        assert!(refused.as_ref().is_err_and(|message| message.contains("can't be")), "{bad:?}: {refused:?}");
+    }
+}
+
 fn check_within(timeout: &str) -> Result<CheckSettings, SettingsError> {
     CheckSettings::new(&CheckArgs {
         dir: String::new(),

@@ -35,6 +35,7 @@ fn nothing_given_means_the_defaults() {
             dir: dir("/run/hapilot").unwrap(),
             admin: None,
             pool_size: 1000,
+            peers: None,
             resync: Duration::from_secs(60),
             grace: Duration::from_secs(30),
             session_limit: Duration::from_secs(60),

@@ -201,6 +201,29 @@ fn a_wildcard_host() {
     assert_snapshot!(Scene::with(&[]).now(&[container(1, "any", "*.shop.example", 11)]));
 }
 
+/// Where backends are made at run time, only one of the pool can be sticky: the
+/// host moves there, and stays.
+#[test]
+fn a_host_becomes_sticky_and_is_so_no_more() {
+    for (major, minor) in [(3, 0), (3, 4)] {
+        let sticky = shop(1, 11).with_label("hapilot.sticky", "source");
+        let mut haproxy = Haproxy::new(farm::capabilities(3, 0), 2);
+        haproxy.capabilities = farm::capabilities(major, minor);
+        let mut scene = Scene { desired: farm::desired(), model: Model::new(haproxy) };
+        scene.now(&[shop(1, 11)]);
+        let becomes = scene.now(&[sticky]);
+        let other = scene.now(&[shop(2, 12).with_label("hapilot.sticky", "cookie")]);
+        let told: Vec<_> = scene.desired.rejections().iter().map(|r| format!("{}\n", r.reason)).collect();
+        let told = told.concat();
+        scene.model.haproxy.all_come_up();
+        let no_more = scene.now(&[shop(1, 11)]);
+        assert_snapshot!(
+            format!("a_host_becomes_sticky_and_is_so_no_more_on_{major}_{minor}"),
+            format!("becomes:\n{becomes}another joins:\n{other}told:\n{told}no more:\n{no_more}")
+        );
+    }
+}
+
 #[test]
 fn a_weight_changes() {
     let heavy = shop(1, 11).with_label("hapilot.weight", "20");

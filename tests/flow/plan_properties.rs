@@ -24,7 +24,7 @@ use hapilot::core::desired::Desired;
 use hapilot::core::name::{BackendName, ServerName};
 use hapilot::core::state::{Admin, Making, Map, Server, State};
 use history::{Event, HOSTS, Hand, Op, PLACES, POOL, op};
-use invariants::{Breaches, Fit};
+use invariants::{Breaches, Fit, subject_host};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
@@ -209,7 +209,7 @@ impl World {
             Hand::Entry { map, key, value } => {
                 let key = match map {
                     Map::Hosts => HOSTS.get(*key).copied().unwrap_or("stray.example").to_owned(),
-                    Map::Checks | Map::Names => {
+                    Map::Checks | Map::Sticky | Map::Names => {
                         some_backend(*key).map_or("web:stray.example".to_owned(), |b| b.to_string())
                     }
                 };
@@ -545,23 +545,6 @@ impl World {
         }
         rest.backends.retain(|name, backend| !name.is_pool() || !backend.servers.is_empty());
         rest
-    }
-}
-
-/// The host that a command is about; none for what only tidies up.
-fn subject_host(command: &Command, names: &[BTreeMap<String, String>]) -> Option<String> {
-    match command {
-        Command::DelServer { .. } | Command::DelMap { map: Map::Names, .. } => None,
-        Command::AddMap { map: Map::Hosts, key, .. }
-        | Command::SetMap { map: Map::Hosts, key, .. }
-        | Command::DelMap { map: Map::Hosts, key } => Some(key.to_string()),
-        Command::AddMap { value, .. } | Command::SetMap { value, .. } => Some(value.to_string()),
-        _ => {
-            let backend = command.backend()?;
-            // Before and after: a backend of the pool may have changed hands.
-            let hosts: Vec<_> = names.iter().filter_map(|names| names.get(backend.as_str())).collect();
-            Some(hosts.last().map_or_else(|| format!("nobody ({backend})"), ToString::to_string))
-        }
     }
 }
 

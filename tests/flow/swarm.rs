@@ -10,13 +10,14 @@
 mod fake_docker;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fake_docker::{FakeContainer, FakeDocker, FakeService, FakeTask};
 use hapilot::core::container::Container;
 use hapilot::docker::{Change, DockerAddress, WatchConfig, watch};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -35,6 +36,7 @@ struct Scene {
     /// Why the swarm can't be read.
     trouble: Option<String>,
     snapshots: usize,
+    relist: Arc<Notify>,
     _watch: AbortOnDropHandle<()>,
     _dir: TempDir,
 }
@@ -75,6 +77,7 @@ impl Scene {
         config.resync = Duration::from_secs(3600);
         config.backoff_floor = Duration::from_millis(5);
         config.backoff_ceiling = Duration::from_millis(50);
+        let relist = Arc::clone(&config.relist);
         let (out, changes) = mpsc::channel(64);
         let watching = tokio::spawn(watch(config, out, CancellationToken::new()));
         Self {
@@ -83,6 +86,7 @@ impl Scene {
             believed: BTreeMap::new(),
             trouble: None,
             snapshots: 0,
+            relist,
             _watch: AbortOnDropHandle::new(watching),
             _dir: dir,
         }
@@ -320,12 +324,31 @@ async fn a_locked_manager_says_so_and_forgets_nothing() {
 }
 
 #[tokio::test]
-async fn who_is_in_no_swarm_is_asked_for_nothing_but_its_role() {
+async fn who_is_in_no_swarm_is_not_asked_about_one() {
     let mut scene = Scene::settled(engine()).await;
     scene.docker.run(FakeContainer::new("plain").id("plain"));
     scene.until(|scene| scene.believed.contains_key("plain")).await;
     let calls = scene.docker.calls();
-    assert_eq!((calls.info, calls.book, calls.tasks, calls.events), (1, 0, 0, 1));
+    // The watch itself asks once, too: whether containers outlive their engine.
+    assert!(calls.info <= 2, "{calls:?}");
+    assert_eq!((calls.book, calls.tasks, calls.events), (0, 0, 1));
+}
+
+#[tokio::test]
+async fn an_engine_that_becomes_a_manager_is_found_on_request_or_by_its_first_task() {
+    for by_request in [true, false] {
+        let mut scene = Scene::settled(engine()).await;
+        scene.docker.swarm_init(HERE);
+        scene.docker.set_node(THERE, "ready");
+        let service = scene.docker.create_service(shop());
+        scene.docker.add_task(FakeTask::running(&service, 1, THERE, "far"));
+        if by_request {
+            scene.relist.notify_one();
+        } else {
+            scene.docker.run(local(&service, "task1").id("near"));
+        }
+        scene.until(|scene| scene.host_of("far") == Some("shop.example")).await;
+    }
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use daemon::{Scene, Server, check_at, until};
-use fake_docker::{FakeContainer, FakeDocker, Fault};
+use fake_docker::{FakeContainer, FakeDocker, FakeService, FakeTask, Fault};
 use serde_json::Value;
 
 /// A scene with engines of these names, each listening; `more` follows the URL.
@@ -293,4 +293,81 @@ async fn many_engines_converge() {
         docker.listen();
     }
     hapilot.converge();
+}
+
+/// A task of one swarm is told by its own engine and by all managers: it is one
+/// server, its service's labels count wherever it is told from, and its own engine
+/// is the first to know of its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_engines_of_one_swarm() {
+    let (scene, dockers) = scene(&[("a", ""), ("b", ""), ("c", "")]);
+    let [a, b, worker] = &dockers[..] else { panic!("three") };
+    let managers = [a, b];
+    for (manager, node) in managers.into_iter().zip(["manager1", "manager2"]) {
+        manager.swarm_init(node);
+        for node in ["manager1", "manager2", "worker1"] {
+            manager.set_node(node, "ready");
+        }
+    }
+    // One on the second manager's node, the other on the worker's.
+    let mut tasks = Vec::new();
+    for (engine, node, letter) in [(b, "manager2", "b"), (worker, "worker1", "c")] {
+        let server = Server::start(letter);
+        let (ip, port) = (server.address.ip().to_string(), server.address.port().to_string());
+        let label = |key: &str, value: &str| FakeService::new(node).label(key, value);
+        let service = || label("hapilot.host", "shop.example").label("hapilot.port", &port);
+        let id = letter.repeat(64);
+        let told = managers.map(|manager| {
+            let service = manager.create_service(service());
+            let task = FakeTask::running(&service, 1, node, &id).driver("macvlan").network("web", &ip);
+            (manager.add_task(task), service)
+        });
+        assert_eq!(told[0], told[1], "the book is the same");
+        let [(task, service), _] = told;
+        engine.add(
+            FakeContainer::new(format!("{node}.1.{task}"))
+                .id(&id)
+                .network("web", &ip)
+                .label("com.docker.swarm.service.id", &service)
+                .label("com.docker.swarm.task.id", &task),
+        );
+        tasks.push((task, id, server));
+    }
+    let mut hapilot = scene.spawn("3.0", &[]);
+    hapilot.converge();
+    let servers = |hapilot: &daemon::Hapilot| hosts(&hapilot.status())["shop.example"].len();
+    assert_eq!(servers(&hapilot), 2);
+    // The worker's word counts for nothing: it doesn't know what the service says.
+    assert_eq!(
+        engines(&hapilot.status()),
+        [engine("a", true, 1), engine("b", true, 1), engine("c", true, 0)]
+    );
+
+    // The managers still believe that they run.
+    for (engine, (_, id, _), left) in [(b, &tasks[0], 1), (worker, &tasks[1], 0)] {
+        engine.die(id);
+        until("its own engine is believed", || {
+            hosts(&hapilot.status()).get("shop.example").map_or(0, Vec::len) == left
+        });
+        let looks = || managers.map(|manager| manager.calls().tasks);
+        let before = looks();
+        until("the managers were asked again", || {
+            looks().iter().zip(before).all(|(now, then)| *now > then + 2)
+        });
+        assert_eq!(hosts(&hapilot.status()).get("shop.example").map_or(0, Vec::len), left);
+    }
+    for manager in managers {
+        for (task, ..) in &tasks {
+            manager.strike_task(task);
+        }
+    }
+    hapilot.converge();
+    // One manager is enough.
+    b.stop_listening();
+    let server = Server::start("late");
+    let service = FakeService::new("late").label("hapilot.host", "late.example");
+    let service = a.create_service(service.label("hapilot.port", &server.address.port().to_string()));
+    let late = FakeTask::running(&service, 1, "worker1", &"d".repeat(64)).driver("macvlan");
+    a.add_task(late.network("web", &server.address.ip().to_string()));
+    until("served", || scene.visit("late.example") == (200, "late".to_owned()));
 }

@@ -176,14 +176,13 @@ fn one_node() {
     scene.until_servers("shop.example", 2);
 
     let visitor = Visitor::of(scene.http, "shop.example");
-    for (order, value) in [("start-first", "A=1"), ("stop-first", "A=2")] {
-        scene.update(
-            "shop",
-            &["--no-resolve-image", "--update-order", order, "--env-add", value],
-            "completed",
-        );
-        scene.until_servers("shop.example", 2);
-    }
+    scene.update(
+        "shop",
+        &["--no-resolve-image", "--update-order", "stop-first", "--env-add", "A=1"],
+        "completed",
+    );
+    scene.until_servers("shop.example", 2);
+    // In the other order.
     scene.update("shop", &["--rollback"], "rollback_completed");
     scene.until_servers("shop.example", 2);
     scene.docker().run(&["service", "scale", "--detach", "shop=4"]);
@@ -266,13 +265,10 @@ fn two_nodes() {
     let scene = Scene::new("two", manager);
     let haproxy = scene.haproxy();
 
-    let mut after: Vec<Duration> =
-        ["one", "two", "three"].iter().map(|name| routed_after(&scene, &worker, name)).collect();
+    let after = ["one", "two"].map(|name| routed_after(&scene, &worker, name));
     eprintln!("routed {after:?} after the start on the other node");
-    after.sort();
-    assert!(after[1] < Duration::from_secs(1), "{after:?}");
-    scene.docker().run(&["service", "rm", "two", "three"]);
-    not_served(scene.http, "two.example");
+    assert!(after.iter().min().unwrap() < &Duration::from_secs(1), "{after:?}");
+    scene.docker().run(&["service", "rm", "one", "two"]);
 
     scene.create("shop", "shop.example", &["--replicas", "4", "--endpoint-mode", "dnsrr"]);
     served(scene.http, "shop.example");
@@ -280,7 +276,7 @@ fn two_nodes() {
     let here = scene.docker().run(&["ps", "-q", "--filter", "name=shop"]).lines().count();
     assert!((1..4).contains(&here), "{here} of 4 tasks are on the manager");
     let visitor = Visitor::of(scene.http, "shop.example");
-    let update = ["--no-resolve-image", "--update-order", "start-first", "--update-parallelism", "2"];
+    let update = ["--no-resolve-image", "--update-order", "start-first", "--update-parallelism", "4"];
     scene.update("shop", &[&update[..], &["--env-add", "A=1"]].concat(), "completed");
     scene.until_servers("shop.example", 4);
     // All that is on the other node moves to this one.
@@ -292,7 +288,8 @@ fn two_nodes() {
     scene.until_servers("shop.example", 4);
     visitor.noticed_nothing();
 
-    scene.docker().run(&["service", "rm", "shop", "one"]);
+    scene.docker().run(&["service", "rm", "shop"]);
     not_served(scene.http, "shop.example");
+    not_served(scene.http, "one.example");
     assert_eq!(scene.haproxy(), haproxy, "HAProxy is the same");
 }

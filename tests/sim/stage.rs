@@ -30,6 +30,7 @@ use crate::engine::Facts;
 use crate::farm;
 use crate::haproxy_model::{Haproxy, Network, Release, Server};
 use crate::invariants::{Breaches, serving};
+use crate::verdict::is_well;
 
 /// What goes wrong after some more lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -462,7 +463,8 @@ impl Stage {
             if !lost.is_empty() {
                 self.breaches.push(format!("{lost:?} lost the last ready server by `{line}`"));
             }
-            let haste = after.hasty.difference(&before.hasty).next();
+            // Who was let in while there was nobody else stays in.
+            let haste = after.hasty.difference(&before.taking).next();
             if let Some(server) = haste {
                 self.breaches.push(format!("`{line}` lets {server} in before it listens"));
             }
@@ -512,7 +514,12 @@ fn hasty(haproxy: &Haproxy, facts: &Facts, net: &Net) -> BTreeSet<String> {
     let begun = |server: &&Server| {
         let name = ServerName::new(&server.name).ok();
         let id = name.as_ref().and_then(id_of_server);
-        id.is_some_and(|id| facts.young.contains(id))
+        // One that Docker does not call well yet drains first, and nobody waits for its
+        // check if the better ones fall ill.
+        id.is_some_and(|id| {
+            let container = facts.containers.values().find(|container| container.id.short() == id);
+            facts.young.contains(id) && container.is_some_and(is_well)
+        })
     };
     let mut hasty = BTreeSet::new();
     for backend in &haproxy.backends {
@@ -534,6 +541,8 @@ struct Sight {
     surely: BTreeSet<String>,
     /// Servers that are given visitors and don't listen yet, where others would.
     hasty: BTreeSet<String>,
+    /// Servers that are given visitors.
+    taking: BTreeSet<String>,
 }
 
 impl Sight {
@@ -544,7 +553,9 @@ impl Sight {
         let all = serving(&seen, &fit, &facts.wanted);
         fit.retain(|id, _| !facts.restless.contains(id));
         let surely = serving(&seen, &fit, &facts.wanted);
-        Self { breaches, serving: all, surely, hasty: hasty(haproxy, facts, net) }
+        let taking = haproxy.servers().filter(|(_, server)| server.takes_traffic());
+        let taking = taking.map(|(backend, server)| format!("{}/{}", backend.name, server.name)).collect();
+        Self { breaches, serving: all, surely, hasty: hasty(haproxy, facts, net), taking }
     }
 }
 

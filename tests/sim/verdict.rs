@@ -53,7 +53,8 @@ struct Host<'a> {
     claimants: BTreeMap<&'a str, (&'a Container, SocketAddr)>,
 }
 
-fn is_well(container: &Container) -> bool {
+/// It serves, and Docker has nothing against it.
+pub fn is_well(container: &Container) -> bool {
     container.run == RunState::Running
         && !container.stopping
         && matches!(container.health, None | Some(Health::Healthy))

@@ -163,7 +163,7 @@ pub fn event() -> impl Strategy<Value = Event> {
 
 pub fn hand() -> impl Strategy<Value = Hand> {
     let any_admin = prop_oneof![Just(Admin::Ready), Just(Admin::Drain), Just(Admin::Maint)];
-    let any_map = prop_oneof![Just(Map::Hosts), Just(Map::Checks), Just(Map::Names)];
+    let any_map = prop_oneof![Just(Map::Hosts), Just(Map::Checks), Just(Map::Sticky), Just(Map::Names)];
     let nth = 0..16usize;
     prop_oneof![
         (nth.clone(), prop::option::of(0..PLACES), 1..=12u8, any_admin.clone())

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use hapilot::core::claim::id_of_server;
+use hapilot::core::command::Command;
 use hapilot::core::name::{BackendName, ServerName};
 use hapilot::core::state::{Admin, Map};
 
@@ -82,5 +83,22 @@ impl Breaches {
 
     pub fn is_empty(&self) -> bool {
         self.shared.is_empty() && self.strangers.is_empty() && self.misled.is_empty()
+    }
+}
+
+/// The host that a command is about; none for what only tidies up.
+pub fn subject_host(command: &Command, names: &[BTreeMap<String, String>]) -> Option<String> {
+    match command {
+        Command::DelServer { .. } | Command::DelMap { map: Map::Names, .. } => None,
+        Command::AddMap { map: Map::Hosts, key, .. }
+        | Command::SetMap { map: Map::Hosts, key, .. }
+        | Command::DelMap { map: Map::Hosts, key } => Some(key.to_string()),
+        Command::AddMap { value, .. } | Command::SetMap { value, .. } => Some(value.to_string()),
+        _ => {
+            let backend = command.backend()?;
+            // Before and after: a backend of the pool may have changed hands.
+            let hosts: Vec<_> = names.iter().filter_map(|names| names.get(backend.as_str())).collect();
+            Some(hosts.last().map_or_else(|| format!("nobody ({backend})"), ToString::to_string))
+        }
     }
 }

@@ -11,9 +11,10 @@ use super::{Desired, Tenant};
 use crate::core::claim::{Policy, Rejection, id_of_server};
 use crate::core::command::ServerRef;
 use crate::core::container::{ContainerId, Health, RunState};
-use crate::core::label::CHECK_PATH;
+use crate::core::label::{CHECK_PATH, STICKY};
 use crate::core::name::{BackendKey, BackendName, Host, MapWord, ServerName};
 use crate::core::state::{Admin, Backend, Making, Map, Observed, Server};
+use crate::core::sticky::Sticky;
 
 /// What a host should have, before it has a backend.
 #[derive(Default)]
@@ -47,7 +48,7 @@ impl Desired {
         for name in &concerned {
             if home.as_ref() != Some(name) && self.serves(name, &key) {
                 self.state.backends.remove(name);
-                self.forget_check(name);
+                self.forget_policy(name);
                 self.leaving.insert(name.clone());
             }
         }
@@ -62,7 +63,7 @@ impl Desired {
         self.retire(&mut wanted, host, &home, observed);
         let backend = Backend { servers: keep_names(&wanted.servers, present) };
         self.state.backends.insert(home.clone(), backend);
-        self.write_check(host, &home, observed);
+        self.write_policy(host, &home, observed);
         concerned.push(home);
         concerned
     }
@@ -76,7 +77,8 @@ impl Desired {
     }
 
     fn home(&mut self, key: &BackendKey) -> Option<BackendName> {
-        match self.slots.take(key) {
+        let sticky = self.policies.get(&key.host).is_some_and(|(_, policy)| policy.sticky.is_some());
+        match self.slots.take(key, sticky) {
             Ok(backend) => Some(backend),
             Err(exhausted) => {
                 self.blocked.insert(key.host.clone(), exhausted.to_string());
@@ -112,10 +114,15 @@ impl Desired {
     /// What a container wants for its hosts and doesn't get, because another decides.
     pub(super) fn overruled(&self, tenant: &Tenant) -> Option<Rejection> {
         let decided = tenant.hosts().filter_map(|host| Some((host, self.policies.get(host)?)));
-        let (host, (other, _)) =
-            { decided }.find(|(_, (_, policy))| policy.check != tenant.claims.policy.check)?;
-        let reason = format!("{host} is checked as container {other} wants it, which runs longer");
-        Some(Rejection::new(&tenant.container, CHECK_PATH.key, &reason))
+        let wanted = &tenant.claims.policy;
+        let (host, (other, policy)) = { decided }.find(|(_, (_, policy))| policy != wanted)?;
+        let (key, what) = if policy.check == wanted.check {
+            (STICKY.key, "sticky or not")
+        } else {
+            (CHECK_PATH.key, "checked")
+        };
+        let reason = format!("{host} is {what} as container {other} wants it, which runs longer");
+        Some(Rejection::new(&tenant.container, key, &reason))
     }
 
     /// The servers that a host should have.
@@ -188,24 +195,30 @@ impl Desired {
         }
     }
 
-    /// Keeps the `checks` map in step with the host's policy.
-    fn write_check(&mut self, host: &Host, home: &BackendName, observed: &Observed) {
-        let word = match self.policies.get(host) {
-            Some((_, policy)) => policy.check.as_ref().map(|check| check.word(host)),
-            // Nobody who could decide is known yet: it stays as it is.
-            None => observed.state.map_value(Map::Checks, home.as_str()).cloned(),
+    /// Keeps the maps of policies in step with the host's.
+    fn write_policy(&mut self, host: &Host, home: &BackendName, observed: &Observed) {
+        let words = match self.policies.get(host) {
+            Some((_, policy)) => [
+                (Map::Checks, policy.check.as_ref().map(|check| check.word(host))),
+                (Map::Sticky, policy.sticky.map(Sticky::word)),
+            ],
+            // Nobody who could decide is known yet: they stay as they are.
+            None => [Map::Checks, Map::Sticky]
+                .map(|map| (map, observed.state.map_value(map, home.as_str()).cloned())),
         };
-        match word {
-            Some(word) => {
-                self.state.maps.entry(Map::Checks).or_default().insert(MapWord::from(home), word);
+        self.forget_policy(home);
+        for (map, word) in words {
+            if let Some(word) = word {
+                self.state.maps.entry(map).or_default().insert(MapWord::from(home), word);
             }
-            None => self.forget_check(home),
         }
     }
 
-    pub(super) fn forget_check(&mut self, backend: &BackendName) {
-        if let Some(checks) = self.state.maps.get_mut(&Map::Checks) {
-            checks.remove(backend.as_str());
+    pub(super) fn forget_policy(&mut self, backend: &BackendName) {
+        for map in [Map::Checks, Map::Sticky] {
+            if let Some(entries) = self.state.maps.get_mut(&map) {
+                entries.remove(backend.as_str());
+            }
         }
     }
 

@@ -27,6 +27,7 @@ pub(super) use roster::{SERVICE_MARK, TASK_MARK};
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bollard::models::{EventMessage, EventMessageTypeEnum};
@@ -125,6 +126,7 @@ impl Swarm {
     /// Goes on until there are no more changes or nobody listens.
     pub(super) async fn run(mut self, mut changes: mpsc::Receiver<Change>) {
         let mut asking: Option<Asking> = None;
+        let relist = Arc::clone(&self.config.relist);
         loop {
             if let Err(_nobody_listens) = self.release().await {
                 return;
@@ -149,6 +151,10 @@ impl Swarm {
                     asking = None;
                     self.take_answer(asked, answer).await
                 }
+                () = relist.notified() => {
+                    self.look_again();
+                    Ok(())
+                }
                 () = until(next), if asking.is_none() => Ok(()),
                 () = until(self.held.as_ref().map(|(_, until)| *until)), if self.held.is_some() => Ok(()),
             };
@@ -156,6 +162,13 @@ impl Swarm {
                 return;
             }
         }
+    }
+
+    /// All is asked anew.
+    fn look_again(&mut self) {
+        let now = Instant::now();
+        self.due = Due { role: now, services: now, nodes: now, retry: now };
+        self.pace.moved(now);
     }
 
     /// What is to be asked now.
@@ -219,7 +232,7 @@ impl Swarm {
             Change::Connected { .. } => {
                 self.connected = true;
                 (self.client, self.events) = (None, None);
-                self.due = Due { role: now, services: now, nodes: now, retry: now };
+                self.look_again();
             }
             Change::Disconnected { .. } => {
                 self.connected = false;

@@ -26,6 +26,8 @@ pub struct Stat<'a> {
     pub queued: u64,
     /// `scur`: sessions on it.
     pub sessions: u64,
+    /// `status`, in HAProxy's words: `UP`, `MAINT`, `UP (UNPUB)`; empty without.
+    pub status: Cow<'a, str>,
 }
 
 fn quoted(input: &str) -> IResult<&str, Cow<'_, str>> {
@@ -68,6 +70,7 @@ pub fn parse(reply: &str) -> Result<Vec<Stat<'_>>, ParseError> {
     };
     let (proxy, server) = (place("pxname")?, place("svname")?);
     let (queued, sessions) = (place("qcur")?, place("scur")?);
+    let condition = place("status").ok();
     let mut stats = Vec::new();
     loop {
         (rest, _) = multispace0::<_, nom::error::Error<&str>>(rest)
@@ -87,7 +90,8 @@ pub fn parse(reply: &str) -> Result<Vec<Stat<'_>>, ParseError> {
         };
         let (queued, sessions) = (number(&row, queued)?, number(&row, sessions)?);
         let mut text = |place: usize| row.get_mut(place).map(std::mem::take).ok_or_else(short);
-        stats.push(Stat { proxy: text(proxy)?, server: text(server)?, queued, sessions });
+        let words = condition.map_or(Ok(Cow::default()), &mut text)?;
+        stats.push(Stat { proxy: text(proxy)?, server: text(server)?, queued, sessions, status: words });
         rest = next;
     }
 }
@@ -122,6 +126,10 @@ mod tests {
     fn quoted_texts_hide_nothing() {
         let reply = "# last_chk,pxname,qcur,scur,svname,\n\"a,b \"\"c\"\"\nd\",p,1,2,\"s,\"\"1\",\n,p,,3,BACKEND,\n\n";
         let stats = parse(reply).unwrap();
+        assert_eq!(stats[1].status, "");
+        let unpublished =
+            parse("# pxname,svname,qcur,scur,status,\nweb:a,BACKEND,0,0,UP (UNPUB),\n").unwrap();
+        assert_eq!(unpublished[0].status, "UP (UNPUB)");
         assert_eq!(stats.len(), 2);
         assert_eq!((&*stats[0].server, stats[0].queued, stats[0].sessions), ("s,\"1", 1, 2));
         assert_eq!((&*stats[1].server, stats[1].queued, stats[1].sessions), ("BACKEND", 0, 3));

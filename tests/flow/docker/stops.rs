@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{NEVER, Scene, engine, eventually, web};
 use crate::fake_docker::Fault;
-use hapilot::core::container::ContainerId;
+use hapilot::core::container::{ContainerId, RunState};
 use hapilot::docker::{Change, WatchConfig};
 
 #[tokio::test]
@@ -19,6 +19,30 @@ async fn a_death_is_told_without_waiting_for_an_inspect() {
     scene.docker.die(&id);
     scene.until(|s| s.container(&id).is_none()).await;
     assert!(!scene.is_unreadable(&id));
+}
+
+#[tokio::test]
+async fn a_pause_is_told_without_waiting_for_an_inspect_and_taken_back_by_it() {
+    let engine = engine();
+    let id = engine.0.add(web("web"));
+    let mut scene = Scene::settled(engine, |config| config.deadlines.inspect = NEVER).await;
+    scene.docker.fail_inspect(&id, Fault::Hang);
+    scene.docker.pause(&id);
+    scene.until(|s| s.container(&id).unwrap().stopping).await;
+
+    let engine = self::engine();
+    let id = engine.0.add(web("web"));
+    let mut scene = Scene::settled(engine, |_| {}).await;
+    scene.docker.pause(&id);
+    scene.until(|s| s.container(&id).is_some_and(|c| c.run == RunState::Paused && !c.stopping)).await;
+    scene.docker.unpause(&id);
+    scene.until(|s| s.container(&id).is_some_and(|c| c.run == RunState::Running && !c.stopping)).await;
+    // It is over before anybody could look: what the inspect finds is news all the same.
+    scene.docker.fail_inspect(&id, Fault::Status(500));
+    scene.docker.container_event(&id, "pause");
+    scene.until(|s| s.container(&id).unwrap().stopping).await;
+    scene.docker.fail_inspect(&id, None);
+    scene.until(|s| !s.container(&id).unwrap().stopping).await;
 }
 
 /// How those that survive their stop signal are taken back at once.

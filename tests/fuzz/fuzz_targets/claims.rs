@@ -5,7 +5,7 @@
 use hapilot::core::claim::{HOSTS_LIMIT, Rejection, claims, id_of_server, server_name};
 use hapilot::core::container::{Container, ContainerId, NetworkMode};
 use hapilot::core::endpoint::{Vantage, View, reach};
-use hapilot::core::name::{BackendName, Host, MapWord, ServerName};
+use hapilot::core::name::{BackendKey, BackendName, Host, MapWord, ServerName};
 use libfuzzer_sys::fuzz_target;
 
 /// No byte of UTF-8 is this one, so it can part the texts.
@@ -55,11 +55,12 @@ fuzz_target!(|data: &[u8]| {
     assert!(got.claims.len() <= HOSTS_LIMIT);
     for claim in &got.claims {
         assert!(claim.port != 0 && claim.weight <= 256);
-        assert_eq!(Host::new(claim.key.host.as_str()).as_ref(), Ok(&claim.key.host));
-        let name = claim.key.own_name();
+        assert_eq!(Host::new(claim.host.as_str()).as_ref(), Ok(&claim.host));
+        let key = BackendKey { class: got.policy.class(), host: claim.host.clone() };
+        let name = key.own_name();
         assert_eq!(BackendName::new(name.as_str()).as_ref(), Ok(&name));
         assert!(!name.is_pool() && !name.as_str().starts_with("hapilot:"));
-        assert!(MapWord::new(claim.key.service().as_str()).is_ok());
+        assert!(MapWord::new(key.service().as_str()).is_ok());
     }
     got.rejections.iter().for_each(check);
 

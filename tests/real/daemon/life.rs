@@ -50,7 +50,7 @@ fn haproxy_is_restarted_elsewhere(version: &str) {
     let (three, _three) = scene.serve("three", "c.example");
     scene.docker.run(three);
     until("the files are up to date", || {
-        fs::read_to_string(scene.dir().join("maps/hosts.map")).is_ok_and(|map| map.contains("c.example"))
+        fs::read_to_string(&config).is_ok_and(|text| text.contains("server three-"))
     });
     hapilot.assert_idle("HAProxy is away");
     hapilot.signal("STOP");

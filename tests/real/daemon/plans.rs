@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use super::Seeded;
 use crate::daemon::{Between, Scene, Streaming, pid_at, until, unused_address};
 
+on!(haproxy, "3.4": a_backend_that_is_not_published_is_published);
 on_every_version!(
     killed_in_the_middle_of_a_plan,
     the_connection_is_cut_in_the_middle_of_a_plan,
@@ -198,4 +199,24 @@ fn what_is_gone_is_deleted(version: &str) {
     assert_eq!(hapilot.status()["waiting"].as_array().unwrap().len(), 0);
     hapilot.assert_idle("nothing happens");
     streaming.goes_on();
+}
+
+/// A plan was cut off between `add backend` and `publish backend`, with the host in the
+/// map already; and a hand does the same later.
+fn a_backend_that_is_not_published_is_published(version: &str) {
+    let scene = Scene::new();
+    let haproxy = scene.haproxy(version, &[]);
+    let (one, _one) = scene.serve("one", "a.example");
+    scene.docker.add(one);
+    haproxy.type_in("add backend web:a.example from web");
+    let map = scene.dir().join("maps/hosts.map");
+    haproxy.type_in(&format!("add map {} a.example web:a.example", map.display()));
+    let mut hapilot = scene.attach(&["--resync", "1s"]);
+    hapilot.converge();
+    assert_eq!(scene.visit("a.example"), (200, "one".into()));
+    assert_eq!(haproxy.hosts(), ["a.example web:a.example"], "once");
+    haproxy.type_in("unpublish backend web:a.example");
+    until("published again", || scene.visit("a.example") == (200, "one".into()));
+    hapilot.converge();
+    assert_eq!(haproxy.hosts(), ["a.example web:a.example"], "once");
 }

@@ -388,8 +388,9 @@ fn a_larger_pool(version: &str) {
     hapilot.converge();
     assert_eq!(scene.visit("second.example").0, 404, "this HAProxy has but one");
     haproxy.kill();
+    // The configuration is the last of the files that is put in place.
     until("the files are up to date", || {
-        fs::read_to_string(scene.dir().join("maps/hosts.map")).is_ok_and(|map| map.contains("second.example"))
+        fs::read_to_string(scene.dir().join("haproxy.cfg")).is_ok_and(|text| text.contains("server second-"))
     });
     hapilot.signal("STOP");
     haproxy.restart(&scene.dir().join("haproxy.cfg"));

@@ -14,6 +14,14 @@ use crate::engine::{HOSTS, PLACES, Real};
 use crate::farm;
 use crate::stage::Fault;
 
+/// Who is called well answers.
+fn be(real: &mut Real, health: Option<Health>, now: u64) {
+    real.container.health = health;
+    if matches!(health, None | Some(Health::Healthy)) {
+        real.listens_from = real.listens_from.min(now);
+    }
+}
+
 impl Play<'_> {
     pub(super) async fn step(&mut self) -> Outcome {
         match self.chance.below(100) {
@@ -100,10 +108,7 @@ impl Play<'_> {
                     Some(Health::Healthy),
                     Some(Health::Unhealthy),
                 ]);
-                done(
-                    self.engine.change(place, |real| real.container.health = health),
-                    &format!("be {health:?}"),
-                )
+                done(self.engine.change(place, |real| be(real, health, now)), &format!("be {health:?}"))
             }
             17..=18 => {
                 let survives = now + 12_000;

@@ -63,6 +63,7 @@ impl Haproxy {
             ["servers", "state"] => self.show_state(None),
             ["servers", "conn"] => self.show_conn(None),
             ["stat", "-1", "4", "-1"] => self.show_stat(None),
+            ["stat", "-1", "2", "-1"] => self.show_backends_stat(),
             ["servers", _, name] if self.backend(name).is_none() => "Can't find backend.\n".to_owned(),
             ["stat", name, "4", "-1"] if self.backend(name).is_none() => "No such proxy.\n".to_owned(),
             ["servers", "state", name] => self.show_state(Some(name)),
@@ -141,6 +142,25 @@ impl Haproxy {
                     _ => "0".to_owned(),
                 };
                 let _ = write!(text, " {value}");
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    fn show_backends_stat(&self) -> String {
+        let header = recorded(self.release).stat.lines().next().unwrap();
+        let mut text = format!("{header}\n");
+        for backend in &self.backends {
+            for column in header.trim_start_matches("# ").trim_end_matches(',').split(',') {
+                match column {
+                    "pxname" => text += &backend.name,
+                    "svname" => text += "BACKEND",
+                    "scur" | "qcur" => text.push('0'),
+                    "status" => text += if backend.published { "UP" } else { "UP (UNPUB)" },
+                    _ => {}
+                }
+                text.push(',');
             }
             text.push('\n');
         }
