@@ -42,6 +42,7 @@ frontend main from web
   http-request set-var(txn.be) req.hdr(host),host_only,lower,map_str(@DIR@/maps/hosts.map)
   http-request set-var(txn.service) var(txn.be),map_str(@DIR@/maps/names.map)
   http-request set-var(txn.check) var(txn.be),map_str(@DIR@/maps/checks.map)
+  http-request set-var(txn.sticky) var(txn.be),map_str(@DIR@/maps/sticky.map)
   use_backend %[var(txn.be)] if { var(txn.be) -m found }
   default_backend nowhere
 backend nowhere from web

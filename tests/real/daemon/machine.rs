@@ -57,7 +57,7 @@ fn a_full_disk(version: &str) {
     small.signal("TERM");
     small.ended();
     let mut command = Command::new("unshare");
-    let script = "cp -a \"$0\" \"$0.old\" && mount -t tmpfs -o size=32k tmpfs \"$0\" && cp -a \"$0.old/.\" \"$0\" && \
+    let script = "cp -a \"$0\" \"$0.old\" && mount -t tmpfs -o size=128k tmpfs \"$0\" && cp -a \"$0.old/.\" \"$0\" && \
                   exec \"$@\"";
     command.args(["-m", "sh", "-c", script]).arg(scene.dir()).arg(run.get_program()).args(run.get_args());
     let mut hapilot = scene.launch(command);
