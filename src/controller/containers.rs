@@ -17,6 +17,10 @@ use crate::docker::EngineNews;
 use crate::docker::watch::Change;
 use crate::metrics::ErrorKind;
 
+/// So long after hapilot's start its own container may be missing from the list
+/// of an engine that has just begun it.
+const OWN_PATIENCE: Duration = Duration::from_secs(2);
+
 impl Controller {
     pub(super) fn take_news(&mut self, EngineNews { engine, change }: EngineNews) {
         debug!(%engine, ?change, "news from Docker");
@@ -41,8 +45,6 @@ impl Controller {
                     self.take_facts(&engine, container, first, now);
                 }
                 self.take_unreadable(&engine, &unreadable);
-                let complete = self.engines.all_whole();
-                self.reconcile.desired_mut().set_complete(complete);
                 self.wake = true;
                 // What lies on disk may be from another life.
                 self.files.changed(Instant::now(), false);
@@ -70,8 +72,6 @@ impl Controller {
             }
             Change::Swarm { error } => {
                 self.engines.swarm(&engine, error);
-                let complete = self.engines.all_whole();
-                self.reconcile.desired_mut().set_complete(complete);
                 self.wake = true;
             }
             Change::Disconnected { error } => {
@@ -85,7 +85,23 @@ impl Controller {
             }
         }
         self.reconcile.desired_mut().set_told(true);
+        self.judge_completeness();
+    }
+
+    /// Every engine has told what it has, hapilot's own container included: where
+    /// HAProxy is can't be said without it. If it has not come for a while, it is
+    /// on none of these engines.
+    pub(super) fn judge_completeness(&mut self) {
+        let patient = self.begun.elapsed() < OWN_PATIENCE && self.reconcile.desired().lacks_own_container();
+        let complete = self.engines.all_whole() && !patient;
+        self.reconcile.desired_mut().set_complete(complete);
         self.listed = self.engines.any_listed() && !self.reconcile.desired().is_looking_for_haproxy();
+    }
+
+    /// When to judge again although nothing is told; `None` if nothing is awaited.
+    pub(super) fn own_due(&self) -> Option<Instant> {
+        let awaited = self.engines.all_whole() && self.reconcile.desired().is_looking_for_haproxy();
+        awaited.then(|| self.begun + OWN_PATIENCE)
     }
 
     /// An engine tells facts about a container.

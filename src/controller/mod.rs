@@ -285,6 +285,7 @@ impl Controller {
         } else if self.running && self.attempt.is_none() {
             next = next.min(self.due.connect);
         }
+        next = self.own_due().map_or(next, |due| next.min(due));
         // Before the first lists there is nothing to write, for a while.
         let not_before = if self.is_whole() { self.begun } else { self.begun + FIRST_LIST_PATIENCE };
         self.files.due().map_or(next, |due| next.min(due.max(not_before)))
@@ -295,6 +296,10 @@ impl Controller {
         let now = Instant::now();
         for container in self.restarts.take_due(now - self.begun) {
             self.reconcile.desired_mut().set(container);
+            self.wake = true;
+        }
+        if self.own_due().is_some_and(|due| due <= now) {
+            self.judge_completeness();
             self.wake = true;
         }
         if self.link.is_none() {

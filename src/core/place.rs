@@ -116,6 +116,12 @@ impl Search {
         }
     }
 
+    /// True if hapilot is in a container, to be found among these, and it is not
+    /// there: an engine lists one only a moment after its process has begun.
+    pub(super) fn lacks_own<'a>(&self, containers: impl Iterator<Item = &'a Container>) -> bool {
+        matches!(self.place, HaproxyPlace::Detect(_)) && self.is_open(containers)
+    }
+
     /// Looks at all containers.
     pub(super) fn find<'a>(
         &mut self,

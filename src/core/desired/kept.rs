@@ -73,8 +73,11 @@ impl Unread {
 
     /// From now on anybody may run, or nobody else.
     pub(super) fn set_anybody(&mut self, anybody: bool) -> bool {
-        self.ended.clear();
-        std::mem::replace(&mut self.anybody, anybody) != anybody
+        let changed = std::mem::replace(&mut self.anybody, anybody) != anybody;
+        if changed {
+            self.ended.clear();
+        }
+        changed
     }
 
     /// True as long as anybody may run.

@@ -50,6 +50,12 @@ impl Desired {
         self.unread.anybody() && self.search.is_open(self.containers())
     }
 
+    /// True as long as the container that hapilot itself is in has not been told of.
+    #[must_use]
+    pub fn lacks_own_container(&self) -> bool {
+        self.search.lacks_own(self.containers())
+    }
+
     /// From where HAProxy looks at the containers.
     #[must_use]
     pub fn vantage(&self) -> &Vantage {

@@ -146,3 +146,13 @@ fn as_long_as_an_engine_may_still_tell_nothing_is_guessed() {
     assert!(open(HaproxyPlace::Container("own".to_owned()), &[container("x")]));
     assert!(!open(detect(&[], Link::Child), &[]) && !open(HaproxyPlace::Host, &[]));
 }
+
+#[test]
+fn its_own_container_is_missed_until_it_is_told_of() {
+    let (own, other) = (container("own"), container("other"));
+    let lacks = |place, containers: &[&Container]| Search::new(place).lacks_own(containers.iter().copied());
+    assert!(lacks(detect(&[&own], socket("/run/hapilot/admin.sock")), &[&other]));
+    assert!(!lacks(detect(&[&own], socket("/run/hapilot/admin.sock")), &[&other, &own]));
+    assert!(!lacks(detect(&[], socket("/run/hapilot/admin.sock")), &[&other]), "it is in no container");
+    assert!(!lacks(HaproxyPlace::Container("edge".to_owned()), &[&other]), "it was said");
+}
