@@ -183,16 +183,18 @@ impl Stage {
         for _ in 0..BURSTS {
             let begin = Instant::now();
             let ids: Vec<String> = (0..BURST).map(|k| self.join(k)).collect();
-            // Each is added, checked and enabled.
-            wholes.push(self.until(3 * BURST, &mut turns) - begin);
+            // Each is added, and let in by its check; one whose server is not deleted
+            // yet takes that, with a command less.
+            wholes.push(self.until(4 * BURST, &mut turns) - begin);
             sleep(50 * PACE);
             self.hapilot.skip();
             let begin = Instant::now();
             for id in &ids {
                 self.docker.die(id);
             }
-            // Each is taken out of service and deleted.
-            wholes.push(self.until(2 * BURST, &mut turns) - begin);
+            // Each is taken out of service; one that is just being checked is deleted
+            // in a later turn.
+            wholes.push(self.until(BURST, &mut turns) - begin);
             for id in &ids {
                 self.docker.destroy(id);
             }
@@ -259,20 +261,21 @@ impl Stage {
         backends.dedup();
         let servers: Vec<String> =
             (0..BURST).map(|k| format!("{}/bare-{k}", backends[k % backends.len()])).collect();
-        let check = "weight 128 check inter 5000ms fastinter 250ms downinter 1000ms fall 2 rise 1";
+        let check = "weight 128 check inter 5000ms fastinter 200ms downinter 100ms fall 10 rise 1";
         let mut per_command = Vec::new();
         for _ in 0..2 * BURSTS {
             let add = |server: &String| {
                 format!(
-                    "add server {server} 127.0.0.1:{port} {check}\nenable health {server}\nset server {server} state ready\n"
+                    "add server {server} 127.0.0.1:{port} {check}\nenable health {server}\nset server {server} state \
+                     drain\nset server {server} health down\nset server {server} state ready\n"
                 )
             };
             let del = |server: &String| format!("set server {server} state maint\ndel server {server}\n");
             let joins: String = servers.iter().map(add).collect();
             let deaths: String = servers.iter().map(del).collect();
-            let took = bare::push(&haproxy.socket(), &joins, 3 * BURST)
+            let took = bare::push(&haproxy.socket(), &joins, 5 * BURST)
                 + bare::push(&haproxy.socket(), &deaths, 2 * BURST);
-            per_command.push(took / u32::try_from(5 * BURST).unwrap());
+            per_command.push(took / u32::try_from(7 * BURST).unwrap());
         }
         median(&per_command) * u32::try_from(commands).unwrap()
     }
