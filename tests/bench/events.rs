@@ -16,6 +16,7 @@
 
 mod stage;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ const POOL: usize = 1_000;
 const SINGLE: usize = 150;
 const BURST: usize = 100;
 const BURSTS: usize = 6;
+/// No turn of a burst comes so long after the one before.
+const SILENCE: Duration = Duration::from_millis(500);
 /// Events for the CPU time, and the pause between two of them.
 const STREAM: usize = 200;
 const PACE: Duration = Duration::from_millis(10);
@@ -48,6 +51,8 @@ struct Stage {
     port: u16,
     /// Containers at rest.
     size: usize,
+    /// Newcomers so far.
+    joined: AtomicUsize,
 }
 
 fn main() {
@@ -146,7 +151,7 @@ impl Stage {
         let hapilot = Daemon::start(&docker, &haproxy);
         hapilot.wait_until_converged();
         assert_eq!(haproxy.servers(), size);
-        let stage = Self { docker, haproxy, hapilot, port, size };
+        let stage = Self { docker, haproxy, hapilot, port, size, joined: AtomicUsize::new(0) };
         stage.rest();
         stage
     }
@@ -156,16 +161,18 @@ impl Stage {
         self.hapilot.skip();
     }
 
-    /// The `k`th newcomer joins a host that is there.
-    fn join(&self, k: usize) -> String {
+    /// A newcomer joins a host that is there. Each is another container: one that
+    /// ends again and again is held back.
+    fn join(&self) -> String {
+        let k = self.joined.fetch_add(1, Ordering::Relaxed);
         let hosts = self.size / PER_HOST;
         self.docker.run(container(self.size + k, k % hosts, self.port))
     }
 
     fn singles(&self) -> Vec<Acknowledged> {
         let mut seen = Vec::new();
-        for k in 0..SINGLE {
-            let id = self.join(k);
+        for _ in 0..SINGLE {
+            let id = self.join();
             seen.push(self.hapilot.acknowledged().1);
             sleep(PACE);
             self.docker.die(&id);
@@ -182,40 +189,35 @@ impl Stage {
         let (mut turns, mut wholes) = (Vec::new(), Vec::new());
         for _ in 0..BURSTS {
             let begin = Instant::now();
-            let ids: Vec<String> = (0..BURST).map(|k| self.join(k)).collect();
-            // Each is added, and let in by its check; one whose server is not deleted
-            // yet takes that, with a command less.
-            wholes.push(self.until(4 * BURST, &mut turns) - begin);
-            sleep(50 * PACE);
-            self.hapilot.skip();
+            let ids: Vec<String> = (0..BURST).map(|_| self.join()).collect();
+            wholes.push(self.until_silence(&mut turns) - begin);
+            assert_eq!(self.haproxy.serving(), self.size + BURST, "all of a burst are let in");
             let begin = Instant::now();
             for id in &ids {
                 self.docker.die(id);
             }
-            // Each is taken out of service; one that is just being checked is deleted
-            // in a later turn.
-            wholes.push(self.until(BURST, &mut turns) - begin);
+            wholes.push(self.until_silence(&mut turns) - begin);
+            assert_eq!(self.haproxy.serving(), self.size, "all of a burst are taken out");
             for id in &ids {
                 self.docker.destroy(id);
             }
-            sleep(50 * PACE);
-            self.hapilot.skip();
+            self.rest();
+            assert_eq!(self.haproxy.servers(), self.size, "all of a burst are deleted");
         }
-        self.rest();
-        assert_eq!(self.haproxy.servers(), self.size);
         (turns, wholes)
     }
 
-    fn until(&self, commands: usize, turns: &mut Vec<Acknowledged>) -> Instant {
-        let mut done = 0;
-        loop {
-            let (at, turn) = self.hapilot.acknowledged();
-            done += turn.commands;
+    /// The turns of a burst, up to the last: how many commands they send depends on
+    /// what HAProxy was doing just then (a server that is being checked is deleted in
+    /// a later turn, which no event led to), so none is counted.
+    fn until_silence(&self, turns: &mut Vec<Acknowledged>) -> Instant {
+        let (mut last, turn) = self.hapilot.acknowledged();
+        turns.push(turn);
+        while let Some((at, turn)) = self.hapilot.acknowledged_within(SILENCE) {
+            last = at;
             turns.push(turn);
-            if done >= commands {
-                return at;
-            }
         }
+        last
     }
 
     /// CPU time and calls to Docker per event of a steady stream.
@@ -223,8 +225,8 @@ impl Stage {
         let mut cpu = Cpu::of(self.hapilot.pid());
         cpu.used();
         let calls = self.docker.calls().reads();
-        for k in 0..STREAM / 2 {
-            let id = self.join(k);
+        for _ in 0..STREAM / 2 {
+            let id = self.join();
             sleep(PACE);
             self.docker.die(&id);
             sleep(PACE);
@@ -243,8 +245,8 @@ impl Stage {
         let mut cpu = Cpu::of(self.hapilot.pid());
         cpu.used();
         let mut time = Duration::ZERO;
-        for k in 0..LONE {
-            self.join(k);
+        for _ in 0..LONE {
+            self.join();
             sleep(LONE_REST);
             time += cpu.used();
         }
