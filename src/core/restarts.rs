@@ -45,8 +45,9 @@ struct Life {
     began: Option<Duration>,
     /// Somebody told it to end.
     asked: bool,
-    /// Its facts, while it is held back.
-    held: Option<Container>,
+    /// Its facts, while it is held back. Few are, so all the others need not have
+    /// the room for it.
+    held: Option<Box<Container>>,
 }
 
 #[derive(Debug, Default)]
@@ -113,7 +114,7 @@ impl Restarts {
         // Who is served already is not taken away while it lives.
         if life.held.is_some() || (!same && wait.is_some()) {
             history.name = claim::printable(&container.name, claim::Rejection::CONTAINER_LIMIT);
-            life.held = Some(container);
+            life.held = Some(container.into());
             return None;
         }
         Some(container)
@@ -167,7 +168,7 @@ impl Restarts {
     /// The containers that may be served now.
     pub fn take_due(&mut self, now: Duration) -> Vec<Container> {
         let due = self.histories.values_mut().filter(|history| history.due().is_some_and(|due| due <= now));
-        due.filter_map(|history| history.life.as_mut()?.held.take()).collect()
+        due.filter_map(|history| Some(*history.life.as_mut()?.held.take()?)).collect()
     }
 
     /// Those that are not served at present: held back, or ended once more.

@@ -43,7 +43,7 @@ pub fn render(settings: &ConfigSettings, state: &State) -> RenderedConfig {
 #[derive(Debug, Default)]
 pub struct Renderer {
     /// Each backend as it was, and its lines.
-    written: BTreeMap<BackendName, (Backend, String)>,
+    written: BTreeMap<BackendName, (Backend, Box<str>)>,
 }
 
 impl Renderer {
@@ -60,7 +60,7 @@ impl Renderer {
         for (name, backend) in &state.backends {
             let Some(class) = class_of(settings, name) else { continue };
             if !self.written.get(name).is_some_and(|(before, _)| is_same(before, backend)) {
-                self.written.insert(name.clone(), (backend.clone(), lines(name, class, backend)));
+                self.written.insert(name.clone(), (backend.clone(), lines(name, class, backend).into()));
             }
         }
     }
@@ -78,7 +78,7 @@ fn rendered(
     settings: &ConfigSettings,
     state: &State,
     mut text: String,
-    written: &BTreeMap<BackendName, (Backend, String)>,
+    written: &BTreeMap<BackendName, (Backend, Box<str>)>,
 ) -> RenderedConfig {
     for line in TEMPLATE.lines() {
         match line {

@@ -132,7 +132,7 @@ fn a_recorded_task_has_the_facts_of_its_container() {
     assert!(container.started_at.is_some());
     assert_eq!(container.labels.iter().collect::<Vec<_>>(), [(&"hapilot.weight".into(), &"7".into())]);
     assert_eq!(container.env.iter().collect::<Vec<_>>(), [(&"VIRTUAL_PORT".into(), &"8000".into())]);
-    let (name, endpoint) = container.networks.first_key_value().unwrap();
+    let (name, endpoint) = container.networks.iter().next().unwrap();
     let network = endpoint.network.as_ref().unwrap();
     assert_eq!(
         (&**name, &*network.id, network.driver),
