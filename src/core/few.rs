@@ -214,12 +214,11 @@ mod tests {
             few.extend(more);
             for (key, value) in steps {
                 prop_assert_eq!(few.get(&key), map.get(&key));
-                match value {
-                    Some(value) => {
-                        map.insert(key, value);
-                        few.insert(key, value);
-                    }
-                    None => prop_assert_eq!(few.remove(&key), map.remove(&key)),
+                if let Some(value) = value {
+                    map.insert(key, value);
+                    few.insert(key, value);
+                } else {
+                    prop_assert_eq!(few.remove(&key), map.remove(&key));
                 }
                 prop_assert_eq!(few.contains_key(&key), map.contains_key(&key));
                 prop_assert!(few.iter().eq(map.iter()));

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::answer::{self, Node, Read, Role, Service, Stage, SwarmId, Task, Wish};
 use super::roster::{News, Roster, SERVICE_MARK, TASK_MARK};
 use crate::core::container::{Container, ContainerId, Driver, Health, Nearness, RunState};
+use crate::core::few::Few;
 
 const TASKS: &str = include_str!("../../../tests/data/docker/swarm-tasks-20.10.json");
 const SERVICES: &str = include_str!("../../../tests/data/docker/swarm-services-20.10.json");
@@ -285,7 +286,7 @@ fn another_label_of_a_service_reaches_all_its_tasks() {
     assert!(news.changed.iter().all(|container| container.labels["hapilot.host"] == "b.example"));
 
     // It asks for nothing any more.
-    let news = roster.take_services(all(vec![Service { labels: [].into(), speaks: false, ..shop() }]));
+    let news = roster.take_services(all(vec![Service { labels: Few::new(), speaks: false, ..shop() }]));
     assert_eq!((news.changed.len(), news.gone.len()), (2, 1));
     assert!(news.changed.iter().all(|container| !container.labels.contains_key("hapilot.host")));
 }
