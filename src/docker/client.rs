@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use bollard::errors::Error as BollardError;
 use bollard::models::{ContainerSummary, EventMessage, Network};
-use bollard::query_parameters::{EventsOptions, InspectContainerOptions};
+use bollard::query_parameters::InspectContainerOptions;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, Stream, TryStreamExt};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::Request;
 use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
 
 use super::address::DockerAddress;
 use super::array::ArraySplitter;
@@ -170,15 +171,18 @@ impl DockerClient {
     /// The engine's events, unread: nothing is sent before the first poll.
     pub(super) fn events(
         &self,
-        since: String,
-        filters: HashMap<String, Vec<String>>,
+        since: &str,
+        filters: &[(&str, Vec<&str>)],
     ) -> impl Stream<Item = Result<EventMessage, DockerError>> + Send + Unpin + 'static {
-        let options = EventsOptions { since: Some(since), until: None, filters: Some(filters) };
-        let (address, deadline) = (self.address.clone(), self.deadlines.connect);
-        let stream = self.docker.events(Some(options));
-        Box::pin(stream.map(move |item| {
-            item.map_err(|error| DockerError::bollard(&address, "events", deadline, &error))
-        }))
+        let path = format!("/events?since={since}&filters={}", encoded(filters));
+        let client = self.clone();
+        let begin = async move {
+            // Boxed: what waits for events need not have the room for asking.
+            let get = Box::pin(client.get("events", &path));
+            let body = in_time("events", client.deadlines.list, get).await?;
+            Ok(stream::try_unfold(Lines::new(body), Lines::next))
+        };
+        Box::pin(stream::once(begin).try_flatten())
     }
 
     async fn negotiate(&self) -> Result<Engine, DockerError> {
@@ -278,6 +282,52 @@ impl DockerClient {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(DockerError::bollard(&self.address, what.name(), after, &error)),
             Err(_) => Err(DockerError::Timeout { what: what.name(), after }),
+        }
+    }
+}
+
+/// A body of JSON values, one in each line. Bollard's reader of these keeps 8 kB
+/// more for each engine.
+struct Lines {
+    body: Incoming,
+    /// What has come of the next lines.
+    text: BytesMut,
+    /// How much of it holds no end of a line.
+    scanned: usize,
+}
+
+impl Lines {
+    fn new(body: Incoming) -> Self {
+        Self { body, text: BytesMut::new(), scanned: 0 }
+    }
+
+    /// The next value, and the rest; `None` at the end of the body.
+    async fn next<T: DeserializeOwned>(mut self) -> Result<Option<(T, Self)>, DockerError> {
+        loop {
+            while let Some(end) = self.text[self.scanned..].iter().position(|byte| *byte == b'\n') {
+                let line = self.text.split_to(self.scanned + end + 1);
+                self.scanned = 0;
+                if self.text.is_empty() {
+                    self.text = BytesMut::new();
+                }
+                if !line.trim_ascii().is_empty() {
+                    let value = serde_json::from_slice(&line);
+                    return Ok(Some((value.map_err(|error| DockerError::garbage("events", error))?, self)));
+                }
+            }
+            self.scanned = self.text.len();
+            if self.scanned > SMALL_BODY {
+                return Err(DockerError::garbage("events", "a line is longer than 1 MiB"));
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    self.text.extend_from_slice(frame.data_ref().map_or(&[], |bytes| &bytes[..]));
+                }
+                Some(Err(error)) => {
+                    return Err(DockerError::Broken { what: "events".into(), reason: error.to_string() });
+                }
+                None => return Ok(None),
+            }
         }
     }
 }
