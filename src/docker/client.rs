@@ -13,17 +13,17 @@ use bollard::errors::Error as BollardError;
 use bollard::models::{ContainerSummary, EventMessage, Network};
 use bollard::query_parameters::InspectContainerOptions;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::stream::{self, Stream, TryStreamExt};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::Request;
 use hyper::body::Incoming;
-use serde::de::DeserializeOwned;
 
 use super::address::DockerAddress;
 use super::array::ArraySplitter;
 use super::convert::{self, Listed};
 use super::error::DockerError;
+use super::lines::Lines;
 use super::networks::Networks;
 use super::transport::Transport;
 use crate::core::container::{Container, ContainerId};
@@ -177,10 +177,11 @@ impl DockerClient {
         let path = format!("/events?since={since}&filters={}", encoded(filters));
         let client = self.clone();
         let begin = async move {
-            // Boxed: what waits for events need not have the room for asking.
-            let get = Box::pin(client.get("events", &path));
-            let body = in_time("events", client.deadlines.list, get).await?;
-            Ok(stream::try_unfold(Lines::new(body), Lines::next))
+            // Boxed: what waits for events need not have the room for asking. Without
+            // a deadline: who stands in front of an engine may answer with the first
+            // event only. Whoever polls asks now and then whether the engine lives.
+            let body = Box::pin(client.get("events", &path)).await?;
+            Ok(stream::try_unfold((body, Lines::default()), next_event))
         };
         Box::pin(stream::once(begin).try_flatten())
     }
@@ -286,48 +287,23 @@ impl DockerClient {
     }
 }
 
-/// A body of JSON values, one in each line. Bollard's reader of these keeps 8 kB
-/// more for each engine.
-struct Lines {
-    body: Incoming,
-    /// What has come of the next lines.
-    text: BytesMut,
-    /// How much of it holds no end of a line.
-    scanned: usize,
-}
-
-impl Lines {
-    fn new(body: Incoming) -> Self {
-        Self { body, text: BytesMut::new(), scanned: 0 }
-    }
-
-    /// The next value, and the rest; `None` at the end of the body.
-    async fn next<T: DeserializeOwned>(mut self) -> Result<Option<(T, Self)>, DockerError> {
-        loop {
-            while let Some(end) = self.text[self.scanned..].iter().position(|byte| *byte == b'\n') {
-                let line = self.text.split_to(self.scanned + end + 1);
-                self.scanned = 0;
-                if self.text.is_empty() {
-                    self.text = BytesMut::new();
-                }
-                if !line.trim_ascii().is_empty() {
-                    let value = serde_json::from_slice(&line);
-                    return Ok(Some((value.map_err(|error| DockerError::garbage("events", error))?, self)));
-                }
+/// The next event of a body of them, one in each line, and what is needed for the
+/// one after it; `None` at the end of the body.
+async fn next_event(
+    (mut body, mut lines): (Incoming, Lines),
+) -> Result<Option<(EventMessage, (Incoming, Lines))>, DockerError> {
+    let garbage = |error: &dyn std::fmt::Display| DockerError::garbage("events", error);
+    loop {
+        if let Some(line) = lines.next().map_err(|error| garbage(&error))? {
+            let event = serde_json::from_slice(&line).map_err(|error| garbage(&error))?;
+            return Ok(Some((event, (body, lines))));
+        }
+        match body.frame().await {
+            Some(Ok(frame)) => lines.feed(frame.data_ref().map_or(&[], |bytes| &bytes[..])),
+            Some(Err(error)) => {
+                return Err(DockerError::Broken { what: "events".into(), reason: error.to_string() });
             }
-            self.scanned = self.text.len();
-            if self.scanned > SMALL_BODY {
-                return Err(DockerError::garbage("events", "a line is longer than 1 MiB"));
-            }
-            match self.body.frame().await {
-                Some(Ok(frame)) => {
-                    self.text.extend_from_slice(frame.data_ref().map_or(&[], |bytes| &bytes[..]));
-                }
-                Some(Err(error)) => {
-                    return Err(DockerError::Broken { what: "events".into(), reason: error.to_string() });
-                }
-                None => return Ok(None),
-            }
+            None => return Ok(None),
         }
     }
 }
