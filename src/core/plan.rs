@@ -28,7 +28,7 @@ use super::diff::Change;
 use super::name::{BackendName, ClassName, MapWord};
 use super::state::{Admin, Map, Observed, Server};
 pub use entrance::doubtful;
-use entrance::{Entrance, enter, entrances};
+use entrance::{Entrance, enter, entrances, stand_aside};
 
 /// Why a step is taken. Shown in logs and by `hapilot plan`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -333,11 +333,8 @@ impl Stages {
         self.make.push(Step { command: make, reason });
         self.make.push(Step { command: Command::EnableHealth { server: server.clone() }, reason });
         match to.admin {
-            Admin::Ready => enter(&mut self.make, server, entrance, reason),
-            Admin::Drain => {
-                let command = Command::SetServerState { server: server.clone(), admin: to.admin };
-                self.make.push(Step { command, reason });
-            }
+            Admin::Ready => enter(&mut self.make, server, Admin::Maint, entrance, reason),
+            Admin::Drain => stand_aside(&mut self.make, server, to.making.young, reason),
             Admin::Maint => {}
         }
     }
@@ -385,10 +382,10 @@ impl Stages {
                 // is enabled can't be read back, and twice does no harm.
                 stage.push(Step { command: Command::EnableHealth { server: server.clone() }, reason });
             }
-            if to.admin == Admin::Ready {
-                enter(stage, server, entrance, reason);
-            } else {
-                stage.push(Step { command: set(to.admin), reason });
+            match (from.admin, to.admin) {
+                (from, Admin::Ready) => enter(stage, server, from, entrance, reason),
+                (Admin::Maint, Admin::Drain) => stand_aside(stage, server, to.making.young, reason),
+                _ => stage.push(Step { command: set(to.admin), reason }),
             }
         }
     }
