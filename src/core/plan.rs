@@ -98,6 +98,17 @@ pub struct Waiting {
     pub reason: &'static str,
 }
 
+/// A server that is worse than others stays for the time being.
+const BETTER_ONES_COME: &str = "better ones are on their way";
+
+impl Waiting {
+    /// It serves, and will drain when those that are better have come.
+    #[must_use]
+    pub fn is_to_drain(&self) -> bool {
+        self.reason == BETTER_ONES_COME
+    }
+}
+
 /// What is to be sent, in this order.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Plan {
@@ -367,8 +378,7 @@ impl Stages {
         if from.admin == Admin::Ready && to.admin == Admin::Drain && filling {
             // HAProxy may refuse one of the better ones, or it is moving and
             // not ready before the next plan.
-            let reason = "better ones are on their way";
-            self.waiting.push(Waiting { server: server.clone(), reason });
+            self.waiting.push(Waiting { server: server.clone(), reason: BETTER_ONES_COME });
         } else if from.admin != to.admin {
             let stage = match to.admin {
                 // A server that can't answer leaves at once; one that is merely
