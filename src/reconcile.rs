@@ -350,6 +350,7 @@ impl Reconcile {
             match verdict {
                 Verdict::Done => {
                     pass.done += 1;
+                    link.changed_since = true;
                     simulate(&mut link.observed, &step.command);
                     if let Command::SetServerAddress { server, .. } = &step.command {
                         link.reread.insert(server.backend.clone());
