@@ -174,6 +174,8 @@ pub struct Reconcile {
     desired: Desired,
     /// The part of the state that has to be compared in the next plan.
     pending: Scope,
+    /// The part of it that may have changed since [`Reconcile::take_unwritten`].
+    unwritten: Scope,
     problems: Vec<Blocked>,
     metrics: Arc<Metrics>,
 }
@@ -182,7 +184,14 @@ impl Reconcile {
     /// Nothing is known yet.
     #[must_use]
     pub fn new(rules: Rules, desired: Desired, metrics: Arc<Metrics>) -> Self {
-        Self { rules, desired, pending: Scope::default(), problems: Vec::new(), metrics }
+        Self {
+            rules,
+            desired,
+            pending: Scope::default(),
+            unwritten: Scope::All,
+            problems: Vec::new(),
+            metrics,
+        }
     }
 
     /// The desired side.
@@ -208,8 +217,8 @@ impl Reconcile {
     /// Takes a state as ground that was not read from HAProxy, to compute what
     /// it should start with.
     pub fn suppose(&mut self, ground: &Observed, capabilities: Capabilities) {
-        self.desired.adopt(ground, capabilities);
-        self.pending.merge(self.desired.compute(ground));
+        self.adopt(ground, capabilities);
+        self.compute(ground);
     }
 
     /// Brings the desired state up to date while HAProxy is away: it will start
@@ -219,11 +228,28 @@ impl Reconcile {
         for _ in 0..MAX_PASSES {
             let state = self.desired.state().clone();
             let ground = Observed { state, pool: pool.clone(), ..Observed::default() };
-            self.pending.merge(self.desired.compute(&ground));
+            self.compute(&ground);
             if *self.desired.state() == ground.state {
                 break;
             }
         }
+    }
+
+    /// What of the desired state may have changed since the last call; all of it at
+    /// the first.
+    pub fn take_unwritten(&mut self) -> Scope {
+        std::mem::take(&mut self.unwritten)
+    }
+
+    fn adopt(&mut self, ground: &Observed, capabilities: Capabilities) {
+        self.desired.adopt(ground, capabilities);
+        self.unwritten = Scope::All;
+    }
+
+    fn compute(&mut self, ground: &Observed) {
+        let changed = self.desired.compute(ground);
+        self.unwritten.merge(changed.clone());
+        self.pending.merge(changed);
     }
 
     /// Reads all of HAProxy's state. Unless it is what is remembered anyway, it
@@ -232,7 +258,7 @@ impl Reconcile {
         let mut read = observe(&mut link.client, &self.rules.classes).await?;
         let news = if !link.fresh || read.observed != link.observed {
             link.observed = read.observed;
-            self.desired.adopt(&link.observed, link.client.capabilities());
+            self.adopt(&link.observed, link.client.capabilities());
             News::State
         } else {
             let before = std::mem::replace(&mut link.observed.down, std::mem::take(&mut read.observed.down));
@@ -253,7 +279,7 @@ impl Reconcile {
         let mut before = Plan::default();
         for _ in 0..MAX_PASSES {
             self.look(link).await?;
-            self.pending.merge(self.desired.compute(&link.observed));
+            self.compute(&link.observed);
             let scope = std::mem::take(&mut self.pending);
             let plan = self.plan(link, &scope).await?;
             turn.waiting = plan.waiting.len();
@@ -296,7 +322,7 @@ impl Reconcile {
     /// What would be sent now. Sends nothing, and forgets nothing.
     pub async fn preview(&mut self, link: &mut Link) -> Result<Plan, TurnError> {
         self.look(link).await?;
-        self.pending.merge(self.desired.compute(&link.observed));
+        self.compute(&link.observed);
         self.plan(link, &Scope::All).await
     }
 

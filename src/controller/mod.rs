@@ -359,14 +359,12 @@ impl Controller {
         if patient || self.files.due().is_none_or(|due| now < due) {
             return;
         }
-        let state = self.reconcile.desired().state();
-        let written = if self.is_whole() {
-            self.files.write(state).await
-        } else {
+        if !self.is_whole() && self.files.keep() {
             info!("Docker has not answered yet: HAProxy starts with what is on disk from last time");
-            self.files.keep(state).await
-        };
-        if let Err(error) = written {
+            return;
+        }
+        let changed = self.reconcile.take_unwritten();
+        if let Err(error) = self.files.write(self.reconcile.desired().state(), changed).await {
             self.metrics.error(ErrorKind::Configuration);
             if self.unwritten.as_ref() == Some(&error) {
                 return;

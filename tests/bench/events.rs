@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use stage::daemon::{Acknowledged, Daemon, container};
+use stage::daemon::{Acknowledged, Daemon, PATIENCE, container};
 use stage::fake_docker::FakeDocker;
 use stage::figures::{Cpu, Table, median, ms, percentile};
 use stage::haproxy::Haproxy;
@@ -191,13 +191,13 @@ impl Stage {
             let begin = Instant::now();
             let ids: Vec<String> = (0..BURST).map(|_| self.join()).collect();
             wholes.push(self.until_silence(&mut turns) - begin);
-            assert_eq!(self.haproxy.serving(), self.size + BURST, "all of a burst are let in");
+            self.wait_until_serving(self.size + BURST);
             let begin = Instant::now();
             for id in &ids {
                 self.docker.die(id);
             }
             wholes.push(self.until_silence(&mut turns) - begin);
-            assert_eq!(self.haproxy.serving(), self.size, "all of a burst are taken out");
+            self.wait_until_serving(self.size);
             for id in &ids {
                 self.docker.destroy(id);
             }
@@ -205,6 +205,15 @@ impl Stage {
             assert_eq!(self.haproxy.servers(), self.size, "all of a burst are deleted");
         }
         (turns, wholes)
+    }
+
+    /// Newcomers are let in by HAProxy's checks, which have a busy core here.
+    fn wait_until_serving(&self, servers: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.haproxy.serving() != servers {
+            assert!(Instant::now() < deadline, "{} of {servers} serve", self.haproxy.serving());
+            sleep(PACE);
+        }
     }
 
     /// The turns of a burst, up to the last: how many commands they send depends on

@@ -15,7 +15,7 @@ use super::haproxy::Haproxy;
 use super::targets;
 
 /// Nothing that is waited for takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The `n`th container: as large as those that docker compose makes.
 pub fn container(n: usize, host: usize, port: u16) -> FakeContainer {
