@@ -63,6 +63,14 @@ impl Network for Net {
     }
 }
 
+impl Net {
+    /// Somebody lives there who does not listen yet. Nobody can know of one that has
+    /// died a moment ago.
+    fn is_to_listen(&self, at: SocketAddr) -> bool {
+        self.listeners.get(&at).is_some_and(|from| *from > self.now)
+    }
+}
+
 /// Everything behind hapilot's connection.
 #[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 pub struct Stage {
@@ -517,15 +525,15 @@ fn cuts_early(haproxy: &Haproxy, line: &str) -> Option<String> {
 }
 
 fn hasty(haproxy: &Haproxy, facts: &Facts, net: &Net) -> BTreeSet<String> {
-    let takes = |server: &&Server, listens| server.takes_traffic() && net.listens(server.address) == listens;
     let begun = |server: &&Server| {
         let name = ServerName::new(&server.name).ok();
         name.as_ref().and_then(id_of_server).is_some_and(|id| facts.young.contains(id))
     };
     let mut hasty = BTreeSet::new();
     for backend in &haproxy.backends {
-        if backend.servers.iter().any(|server| takes(&server, true)) {
-            let servers = backend.servers.iter().filter(|server| takes(server, false)).filter(begun);
+        if backend.servers.iter().any(|server| server.takes_traffic() && net.listens(server.address)) {
+            let early = |server: &&Server| server.takes_traffic() && net.is_to_listen(server.address);
+            let servers = backend.servers.iter().filter(early).filter(begun);
             hasty.extend(servers.map(|server| format!("{}/{}", backend.name, server.name)));
         }
     }
