@@ -52,7 +52,7 @@ pub struct Link {
     /// The remembered state is what HAProxy really has.
     fresh: bool,
     /// Backends to read again before they are compared: 3.4 applies a change of
-    /// address after it has answered.
+    /// address after it has answered, and how servers fare changes by itself.
     reread: BTreeSet<BackendName>,
 }
 
@@ -286,6 +286,9 @@ impl Reconcile {
             turn.settled = plan.is_settled();
             turn.hoping = self.desired.hoping().count();
             self.pending.add_backends(plan.waiting.iter().map(|waiting| &waiting.server.backend));
+            // Whether the better ones have come up or fallen down by then is to be read.
+            let to_drain = plan.waiting.iter().filter(|waiting| waiting.is_to_drain());
+            link.reread.extend(to_drain.map(|waiting| waiting.server.backend.clone()));
             if turn.settled && plan.steps == before.steps {
                 // What succeeds as often as it is sent (`unpublish`) is no progress
                 // while the rest is put off.
@@ -330,10 +333,15 @@ impl Reconcile {
             return self.observe(link).await.map(drop);
         }
         link.reread.extend(self.desired.hoping().cloned());
+        if link.reread.is_empty() {
+            return Ok(());
+        }
+        let before = link.observed.down.clone();
         for name in std::mem::take(&mut link.reread) {
             observe_backend(&mut link.client, &name, &mut link.observed).await?;
             self.pending.add_backends([&name]);
         }
+        self.desired.health_changed(before.symmetric_difference(&link.observed.down));
         Ok(())
     }
 
@@ -368,6 +376,7 @@ impl Reconcile {
             match verdict {
                 Verdict::Done => {
                     pass.done += 1;
+                    link.changed_since = true;
                     simulate(&mut link.observed, &step.command);
                     if let Command::SetServerAddress { server, .. } = &step.command {
                         link.reread.insert(server.backend.clone());

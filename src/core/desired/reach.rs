@@ -85,8 +85,11 @@ impl Desired {
     }
 
     fn name_of(&self, id: &ContainerId) -> String {
-        let name = self.tenants.get(id).map(|tenant| printable(&tenant.container.name, 64));
-        format!("{} ({id})", name.unwrap_or_default())
+        match self.tenants.get(id) {
+            Some(tenant) => format!("{} ({id})", printable(&tenant.container.name, 64)),
+            // It has ended, and is looked for under its identifier alone.
+            None => id.to_string(),
+        }
     }
 
     /// HAProxy has been observed.
