@@ -62,8 +62,7 @@ impl Controller {
                 }
                 self.told.held_back(self.restarts.take_news(now));
                 self.take_unreadable(&engine, &unreadable);
-                let arrival = Arrival { event: event_at, inspected: inspected_at };
-                self.oldest = Some(self.oldest.map_or(arrival, |oldest| oldest.min(arrival)));
+                self.arrivals.note(Arrival { event: event_at, inspected: inspected_at });
                 self.wake = true;
             }
             Change::Connected { engine_version, api_version } => {

@@ -46,7 +46,7 @@ mod told;
 
 use connection::{Attempt, attempted, closed};
 use down::DownFile;
-use due::{Arrival, Due};
+use due::{Arrival, Arrivals, Due};
 use engines::Engines;
 use files::{Files, pool};
 use meanwhile::Meanwhile;
@@ -154,8 +154,8 @@ pub struct Controller {
     grounded: bool,
     /// Something may have to be done.
     wake: bool,
-    /// The oldest event that has not been acted upon.
-    oldest: Option<Arrival>,
+    /// Events that have not been acted upon.
+    arrivals: Arrivals,
     settled: bool,
     settled_since: Option<SystemTime>,
     /// Why the last turn did not finish.
@@ -205,7 +205,7 @@ impl Controller {
             listed: false,
             grounded: false,
             wake: false,
-            oldest: None,
+            arrivals: Arrivals::default(),
             settled: false,
             settled_since: None,
             trouble: None,
@@ -381,7 +381,7 @@ impl Controller {
         let Some(link) = self.link.as_mut() else { return };
         self.wake = false;
         self.due.turn = None;
-        let oldest = self.oldest.take();
+        let arrivals = std::mem::take(&mut self.arrivals);
         let (heard, asked) = (link.client().heard(), &mut self.asked);
         let meanwhile = Meanwhile { health, changes: true, awaited: false, heard, asked, inputs };
         let outcome = match meanwhile.wait_for(self.reconcile.turn(link)).await {
@@ -394,9 +394,8 @@ impl Controller {
         self.told.blocked(&self.reconcile.blocked());
         match outcome {
             Ok(turn) => {
-                if let (Some(arrival), Some(answered), 0) = (oldest, turn.answered, turn.failed) {
-                    self.metrics.event_to_ack(answered - arrival.event);
-                    arrival.tell(answered, turn.done);
+                if let (Some(answered), 0) = (turn.answered, turn.failed) {
+                    arrivals.tell(answered, turn.done, &self.metrics);
                 }
                 self.trouble = None;
                 self.grounded = true;

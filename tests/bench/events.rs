@@ -4,8 +4,8 @@
 //! An event is a container that joins a host of ten (`docker run`), or dies.
 //! Times come from hapilot's own log, so they have no part of the engine's or of
 //! this program's: from the end of the inspect (or from the event's arrival) to
-//! HAProxy's acknowledgement of the last command that it led to. Where a turn
-//! serves several events, the oldest counts. HAProxy checks all servers
+//! HAProxy's acknowledgement of the last command of the turn that it led to; in a
+//! burst a turn serves several events. HAProxy checks all servers
 //! meanwhile, every five seconds, on the same cores.
 
 #![allow(
@@ -32,7 +32,7 @@ const POOL: usize = 1_000;
 const SINGLE: usize = 150;
 const BURST: usize = 100;
 const BURSTS: usize = 6;
-/// No turn of a burst comes so long after the one before.
+/// No turn of a burst ends so long after the one before.
 const SILENCE: Duration = Duration::from_millis(500);
 /// Events for the CPU time, and the pause between two of them.
 const STREAM: usize = 200;
@@ -79,6 +79,7 @@ fn main() {
         "p50 of a turn",
         "bare writer for as many",
         "ratio",
+        "bare writer for half of a burst",
         "whole burst, with inspects",
     ]);
     let mut cost = Table::new([
@@ -123,9 +124,13 @@ fn main() {
             format!("{calls:.2}"),
             "<= 2".to_owned(),
         ]);
-        let commands = burst.iter().map(|turn| turn.commands).sum::<usize>() / burst.len();
-        let since_inspect: Vec<Duration> = burst.iter().map(|turn| turn.since_inspect).collect();
-        let bare = stage.bare(commands);
+        let turns = turns(&burst);
+        let commands = turns.iter().map(|turn| turn.commands).sum::<usize>() / turns.len();
+        let whole_commands = turns.iter().map(|turn| turn.commands).sum::<usize>() / (2 * BURSTS);
+        let since_inspect: Vec<Duration> = turns.iter().map(|turn| turn.since_inspect).collect();
+        let per_command = stage.bare();
+        let bare = per_command * u32::try_from(commands).unwrap();
+        let half = per_command * u32::try_from(whole_commands / 2).unwrap();
         bursts.row([
             head().0,
             head().1,
@@ -133,11 +138,15 @@ fn main() {
             ms(median(&since_inspect)),
             ms(bare),
             format!("{:.2}", median(&since_inspect).as_secs_f64() / bare.as_secs_f64()),
+            ms(half),
             ms(median(&whole)),
         ]);
     }
     latency.print("From the end of the inspect to HAProxy's acknowledgement");
-    bursts.print("Bursts of 100, against a bare writer that pushes as many commands of the same kinds");
+    bursts.print(
+        "Bursts of 100: turns, against a bare writer that pushes as many commands of the same kinds in one piece.\n\
+         Half of the events of a burst can't be acknowledged before half of its commands are",
+    );
     cost.print("What an event costs");
 }
 
@@ -184,19 +193,19 @@ impl Stage {
         seen
     }
 
-    /// What each turn took, and what the bursts took as a whole.
+    /// What each event took, and what the bursts took as a whole.
     fn bursts(&self) -> (Vec<Acknowledged>, Vec<Duration>) {
-        let (mut turns, mut wholes) = (Vec::new(), Vec::new());
+        let (mut events, mut wholes) = (Vec::new(), Vec::new());
         for _ in 0..BURSTS {
             let begin = Instant::now();
             let ids: Vec<String> = (0..BURST).map(|_| self.join()).collect();
-            wholes.push(self.until_silence(&mut turns) - begin);
+            wholes.push(self.until_silence(&mut events) - begin);
             self.wait_until_serving(self.size + BURST);
             let begin = Instant::now();
             for id in &ids {
                 self.docker.die(id);
             }
-            wholes.push(self.until_silence(&mut turns) - begin);
+            wholes.push(self.until_silence(&mut events) - begin);
             self.wait_until_serving(self.size);
             for id in &ids {
                 self.docker.destroy(id);
@@ -204,7 +213,7 @@ impl Stage {
             self.rest();
             assert_eq!(self.haproxy.servers(), self.size, "all of a burst are deleted");
         }
-        (turns, wholes)
+        (events, wholes)
     }
 
     /// Newcomers are let in by HAProxy's checks, which have a busy core here.
@@ -216,15 +225,14 @@ impl Stage {
         }
     }
 
-    /// The turns of a burst, up to the last: how many commands they send depends on
-    /// what HAProxy was doing just then (a server that is being checked is deleted in
-    /// a later turn, which no event led to), so none is counted.
-    fn until_silence(&self, turns: &mut Vec<Acknowledged>) -> Instant {
-        let (mut last, turn) = self.hapilot.acknowledged();
-        turns.push(turn);
-        while let Some((at, turn)) = self.hapilot.acknowledged_within(SILENCE) {
+    /// The events of a burst, up to the last: how many there will be is not known,
+    /// for a container that is read again without a command is not told of.
+    fn until_silence(&self, events: &mut Vec<Acknowledged>) -> Instant {
+        let (mut last, event) = self.hapilot.acknowledged();
+        events.push(event);
+        while let Some((at, event)) = self.hapilot.acknowledged_within(SILENCE) {
             last = at;
-            turns.push(turn);
+            events.push(event);
         }
         last
     }
@@ -262,10 +270,9 @@ impl Stage {
         time / u32::try_from(LONE).unwrap()
     }
 
-    /// What a bare writer needs for so many commands, half of them as for
-    /// containers that join, half as for those that die. Ends hapilot first:
-    /// it would undo them.
-    fn bare(self, commands: usize) -> Duration {
+    /// What a bare writer needs for a command, in bursts as of containers that join
+    /// and die. Ends hapilot first: it would undo them.
+    fn bare(self) -> Duration {
         let Self { haproxy, hapilot, port, .. } = self;
         drop(hapilot);
         let mut backends = haproxy.backends();
@@ -288,6 +295,18 @@ impl Stage {
                 + bare::push(&haproxy.socket(), &deaths, 2 * BURST);
             per_command.push(took / u32::try_from(7 * BURST).unwrap());
         }
-        median(&per_command) * u32::try_from(commands).unwrap()
+        median(&per_command)
     }
+}
+
+/// The turns that so many events led to, each as its oldest event saw it.
+fn turns(events: &[Acknowledged]) -> Vec<Acknowledged> {
+    let mut turns = Vec::new();
+    let mut rest = events;
+    while let Some(first) = rest.first() {
+        let (turn, after) = rest.split_at(first.events.min(rest.len()));
+        turns.extend(turn.iter().max_by_key(|event| event.since_inspect));
+        rest = after;
+    }
+    turns
 }

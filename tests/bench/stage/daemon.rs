@@ -46,12 +46,14 @@ pub fn host_name(host: usize) -> String {
     format!("host-{host:04}.example")
 }
 
-/// What hapilot told about one turn that events led to.
+/// What hapilot told about one event.
 #[derive(Clone, Copy, Debug)]
 pub struct Acknowledged {
-    /// Commands that HAProxy acknowledged.
+    /// Commands that HAProxy acknowledged in the turn that it led to.
     pub commands: usize,
-    /// From the arrival of the oldest event.
+    /// Events that led to that turn; each is told of, one after the other.
+    pub events: usize,
+    /// From its arrival.
     pub since_event: Duration,
     /// From the end of its inspect.
     pub since_inspect: Duration,
@@ -64,9 +66,10 @@ impl Acknowledged {
             rest.split(' ').next()?.parse().ok()
         };
         let commands = usize::try_from(number("commands=")?).ok().filter(|&commands| commands > 0)?;
+        let events = usize::try_from(number("events=")?).ok()?;
         let since_event = Duration::from_micros(number("since_event_us=")?);
         let since_inspect = Duration::from_micros(number("since_inspect_us=")?);
-        Some(Self { commands, since_event, since_inspect })
+        Some(Self { commands, events, since_event, since_inspect })
     }
 }
 
@@ -139,7 +142,7 @@ impl Daemon {
         self.wait_for("converged", |line| line.contains("converged:").then_some(())).0
     }
 
-    /// The next turn that made HAProxy do something.
+    /// The next event that made HAProxy do something.
     pub fn acknowledged(&self) -> (Instant, Acknowledged) {
         self.wait_for("acknowledged", Acknowledged::read)
     }
