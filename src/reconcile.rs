@@ -12,6 +12,7 @@ use tokio::time::Instant as Moment;
 
 use crate::apply::apply;
 use crate::core::command::{Capabilities, Check, Command, ServerRef};
+use crate::core::container::ContainerId;
 use crate::core::desired::{Blocked, Desired, Scope};
 use crate::core::diff::{Change, diff};
 use crate::core::name::{BackendName, ClassName};
@@ -142,9 +143,41 @@ pub struct Turn {
     pub waiting: usize,
     /// Backends where a server that should go serves until another has come up.
     pub hoping: usize,
-    /// When HAProxy's last reply to a command had come; `None` if nothing was
-    /// sent.
-    pub answered: Option<Instant>,
+    /// What came of the watched containers.
+    pub watched: Watched,
+}
+
+/// When HAProxy acknowledged what containers led to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Watched {
+    /// The last command that named the container's server; by [`ContainerId::short`].
+    servers: BTreeMap<Box<str>, Option<Instant>>,
+    /// The last command that named no server (a backend, a map's entry): it may have
+    /// been for any of them.
+    others: Option<Instant>,
+}
+
+impl Watched {
+    /// The last command that a container led to; `None` if it led to none.
+    #[must_use]
+    pub fn acknowledged(&self, id: &ContainerId) -> Option<Instant> {
+        let own = self.servers.get(id.short()).copied().flatten();
+        own.max(self.others)
+    }
+
+    fn note(&mut self, command: &Command, at: Instant) {
+        if self.servers.is_empty() {
+            return;
+        }
+        match command.server() {
+            None => self.others = Some(at),
+            Some(server) => {
+                if let Some(last) = server.server.id_part().and_then(|id| self.servers.get_mut(id)) {
+                    *last = Some(at);
+                }
+            }
+        }
+    }
 }
 
 /// What a full reading brought.
@@ -160,7 +193,6 @@ pub enum News {
 
 /// What came of one plan.
 struct Pass {
-    answered: Instant,
     done: usize,
     deferred: usize,
     stale: usize,
@@ -177,6 +209,8 @@ pub struct Reconcile {
     /// The part of it that may have changed since [`Reconcile::take_unwritten`].
     unwritten: Scope,
     problems: Vec<Blocked>,
+    /// For the turn that comes next, or is under way.
+    watched: Watched,
     metrics: Arc<Metrics>,
 }
 
@@ -190,6 +224,7 @@ impl Reconcile {
             pending: Scope::default(),
             unwritten: Scope::All,
             problems: Vec::new(),
+            watched: Watched::default(),
             metrics,
         }
     }
@@ -272,6 +307,12 @@ impl Reconcile {
         Ok(news)
     }
 
+    /// The next turn tells when HAProxy acknowledged what these led to.
+    pub fn watch<'a>(&mut self, containers: impl IntoIterator<Item = &'a ContainerId>) {
+        let servers = containers.into_iter().map(|id| (id.short().into(), None)).collect();
+        self.watched = Watched { servers, others: None };
+    }
+
     /// Takes one turn.
     pub async fn turn(&mut self, link: &mut Link) -> Result<Turn, TurnError> {
         let mut turn = Turn::default();
@@ -300,7 +341,6 @@ impl Reconcile {
                 break;
             }
             let pass = self.carry_out(link, &plan).await?;
-            turn.answered = Some(pass.answered);
             turn.done += pass.done;
             turn.deferred = pass.deferred;
             turn.failed = pass.refused + pass.stale;
@@ -316,6 +356,7 @@ impl Reconcile {
         if turn.failed == 0 {
             self.problems.clear();
         }
+        turn.watched = std::mem::take(&mut self.watched);
         Ok(turn)
     }
 
@@ -370,9 +411,10 @@ impl Reconcile {
     /// Sends a plan and takes its outcome into the remembered state.
     async fn carry_out(&mut self, link: &mut Link, plan: &Plan) -> Result<Pass, TurnError> {
         let applied = apply(&mut link.client, plan).await;
-        let mut pass = Pass { answered: applied.answered, done: 0, deferred: 0, stale: 0, refused: 0 };
-        for (step, verdict) in plan.steps.iter().zip(&applied.verdicts) {
+        let mut pass = Pass { done: 0, deferred: 0, stale: 0, refused: 0 };
+        for ((step, verdict), at) in plan.steps.iter().zip(&applied.verdicts).zip(&applied.times) {
             self.metrics.command(&step.command, outcome(verdict));
+            self.watched.note(&step.command, *at);
             match verdict {
                 Verdict::Done => {
                     pass.done += 1;

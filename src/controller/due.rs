@@ -6,11 +6,14 @@
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::core::container::ContainerId;
 use crate::metrics::Metrics;
+use crate::reconcile::Turn;
 
-/// When an event came, and when Docker had told what it is about.
-#[derive(Clone, Copy, Debug)]
+/// Events that came together, and when Docker had told what they are about.
+#[derive(Debug)]
 pub(super) struct Arrival {
+    pub(super) containers: Box<[ContainerId]>,
     pub(super) event: std::time::Instant,
     pub(super) inspected: std::time::Instant,
 }
@@ -29,18 +32,25 @@ impl Arrivals {
         }
     }
 
-    /// Tells of each how long it took from there to HAProxy's last acknowledgement
-    /// in the turn that they led to. A target of its own: it can be had without all
-    /// the rest.
-    pub(super) fn tell(&self, answered: std::time::Instant, commands: usize, metrics: &Metrics) {
+    pub(super) fn containers(&self) -> impl Iterator<Item = &ContainerId> {
+        self.0.iter().flat_map(|arrival| &arrival.containers)
+    }
+
+    /// Tells of each how long it took from there to HAProxy's acknowledgement of the
+    /// last command that it led to in this turn; of one that led to none, nothing. A
+    /// target of its own: it can be had without all the rest.
+    pub(super) fn tell(&self, turn: &Turn, metrics: &Metrics) {
+        let acknowledged = |arrival: &Arrival| {
+            arrival.containers.iter().filter_map(|id| turn.watched.acknowledged(id)).max()
+        };
         for arrival in &self.0 {
-            metrics.event_to_ack(answered - arrival.event);
+            let Some(at) = acknowledged(arrival) else { continue };
+            metrics.event_to_ack(at - arrival.event);
             debug!(
                 target: "hapilot::latency",
-                commands,
-                events = self.0.len(),
-                since_event_us = (answered - arrival.event).as_micros(),
-                since_inspect_us = (answered - arrival.inspected).as_micros(),
+                commands = turn.done,
+                since_event_us = (at - arrival.event).as_micros(),
+                since_inspect_us = (at - arrival.inspected).as_micros(),
                 "acknowledged"
             );
         }

@@ -382,6 +382,7 @@ impl Controller {
         self.wake = false;
         self.due.turn = None;
         let arrivals = std::mem::take(&mut self.arrivals);
+        self.reconcile.watch(arrivals.containers());
         let (heard, asked) = (link.client().heard(), &mut self.asked);
         let meanwhile = Meanwhile { health, changes: true, awaited: false, heard, asked, inputs };
         let outcome = match meanwhile.wait_for(self.reconcile.turn(link)).await {
@@ -394,8 +395,8 @@ impl Controller {
         self.told.blocked(&self.reconcile.blocked());
         match outcome {
             Ok(turn) => {
-                if let (Some(answered), 0) = (turn.answered, turn.failed) {
-                    arrivals.tell(answered, turn.done, &self.metrics);
+                if turn.failed == 0 {
+                    arrivals.tell(&turn, &self.metrics);
                 }
                 self.trouble = None;
                 self.grounded = true;

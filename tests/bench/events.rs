@@ -4,8 +4,7 @@
 //! An event is a container that joins a host of ten (`docker run`), or dies.
 //! Times come from hapilot's own log, so they have no part of the engine's or of
 //! this program's: from the end of the inspect (or from the event's arrival) to
-//! HAProxy's acknowledgement of the last command of the turn that it led to; in a
-//! burst a turn serves several events. HAProxy checks all servers
+//! HAProxy's acknowledgement of the last command that it led to. HAProxy checks all servers
 //! meanwhile, every five seconds, on the same cores.
 
 #![allow(
@@ -32,6 +31,9 @@ const POOL: usize = 1_000;
 const SINGLE: usize = 150;
 const BURST: usize = 100;
 const BURSTS: usize = 6;
+/// Of a container that joins (`add server`, `enable health`, and three that let it
+/// in when its check has passed) and dies (`set server … state maint`, `del server`).
+const COMMANDS: usize = 7;
 /// No turn of a burst ends so long after the one before.
 const SILENCE: Duration = Duration::from_millis(500);
 /// Events for the CPU time, and the pause between two of them.
@@ -75,11 +77,9 @@ fn main() {
     let mut bursts = Table::new([
         "HAProxy",
         "containers",
-        "commands per turn",
-        "p50 of a turn",
-        "bare writer for as many",
-        "ratio",
+        "p50 of an event",
         "bare writer for half of a burst",
+        "ratio",
         "whole burst, with inspects",
     ]);
     let mut cost = Table::new([
@@ -124,28 +124,21 @@ fn main() {
             format!("{calls:.2}"),
             "<= 2".to_owned(),
         ]);
-        let turns = turns(&burst);
-        let commands = turns.iter().map(|turn| turn.commands).sum::<usize>() / turns.len();
-        let whole_commands = turns.iter().map(|turn| turn.commands).sum::<usize>() / (2 * BURSTS);
-        let since_inspect: Vec<Duration> = turns.iter().map(|turn| turn.since_inspect).collect();
-        let per_command = stage.bare();
-        let bare = per_command * u32::try_from(commands).unwrap();
-        let half = per_command * u32::try_from(whole_commands / 2).unwrap();
+        let since_inspect: Vec<Duration> = burst.iter().map(|seen| seen.since_inspect).collect();
+        let half = stage.bare() * u32::try_from(COMMANDS * BURST / 4).unwrap();
         bursts.row([
             head().0,
             head().1,
-            commands.to_string(),
             ms(median(&since_inspect)),
-            ms(bare),
-            format!("{:.2}", median(&since_inspect).as_secs_f64() / bare.as_secs_f64()),
             ms(half),
+            format!("{:.2}", median(&since_inspect).as_secs_f64() / half.as_secs_f64()),
             ms(median(&whole)),
         ]);
     }
     latency.print("From the end of the inspect to HAProxy's acknowledgement");
     bursts.print(
-        "Bursts of 100: turns, against a bare writer that pushes as many commands of the same kinds in one piece.\n\
-         Half of the events of a burst can't be acknowledged before half of its commands are",
+        "Bursts of 100, against a bare writer that pushes the same commands in one piece: half of the events can't be \
+         acknowledged before half of the commands are",
     );
     cost.print("What an event costs");
 }
@@ -293,20 +286,8 @@ impl Stage {
             let deaths: String = servers.iter().map(del).collect();
             let took = bare::push(&haproxy.socket(), &joins, 5 * BURST)
                 + bare::push(&haproxy.socket(), &deaths, 2 * BURST);
-            per_command.push(took / u32::try_from(7 * BURST).unwrap());
+            per_command.push(took / u32::try_from(COMMANDS * BURST).unwrap());
         }
         median(&per_command)
     }
-}
-
-/// The turns that so many events led to, each as its oldest event saw it.
-fn turns(events: &[Acknowledged]) -> Vec<Acknowledged> {
-    let mut turns = Vec::new();
-    let mut rest = events;
-    while let Some(first) = rest.first() {
-        let (turn, after) = rest.split_at(first.events.min(rest.len()));
-        turns.extend(turn.iter().max_by_key(|event| event.since_inspect));
-        rest = after;
-    }
-    turns
 }

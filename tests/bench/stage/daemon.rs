@@ -49,10 +49,8 @@ pub fn host_name(host: usize) -> String {
 /// What hapilot told about one event.
 #[derive(Clone, Copy, Debug)]
 pub struct Acknowledged {
-    /// Commands that HAProxy acknowledged in the turn that it led to.
+    /// Commands that HAProxy acknowledged in the turn to which it led.
     pub commands: usize,
-    /// Events that led to that turn; each is told of, one after the other.
-    pub events: usize,
     /// From its arrival.
     pub since_event: Duration,
     /// From the end of its inspect.
@@ -66,10 +64,9 @@ impl Acknowledged {
             rest.split(' ').next()?.parse().ok()
         };
         let commands = usize::try_from(number("commands=")?).ok().filter(|&commands| commands > 0)?;
-        let events = usize::try_from(number("events=")?).ok()?;
         let since_event = Duration::from_micros(number("since_event_us=")?);
         let since_inspect = Duration::from_micros(number("since_inspect_us=")?);
-        Some(Self { commands, events, since_event, since_inspect })
+        Some(Self { commands, since_event, since_inspect })
     }
 }
 
