@@ -59,6 +59,15 @@ async fn retries(haproxy: &Haproxy) -> u64 {
     stat.lines().skip(1).filter_map(|line| line.split(',').nth(place)?.parse::<u64>().ok()).sum()
 }
 
+async fn the_second_waits_until_it_listens(haproxy: &Haproxy) {
+    for _ in 0..20 {
+        assert_eq!(haproxy.visit("a.example").await, said("one"));
+    }
+    assert_eq!(retries(haproxy).await, 0, "nobody was sent to it");
+    listen(at(2), "two").await;
+    until_served_by(haproxy, "two").await;
+}
+
 async fn a_replica_takes_no_request_before_it_listens(version: &str) {
     let haproxy = Haproxy::start(version, 3).await;
     let mut link = haproxy.link().await;
@@ -68,12 +77,7 @@ async fn a_replica_takes_no_request_before_it_listens(version: &str) {
 
     reconcile.desired_mut().set(container(2, "a.example"));
     converge(&mut reconcile, &mut link).await;
-    for _ in 0..20 {
-        assert_eq!(haproxy.visit("a.example").await, said("one"));
-    }
-    assert_eq!(retries(&haproxy).await, 0, "nobody was sent to it");
-    listen(at(2), "two").await;
-    until_served_by(&haproxy, "two").await;
+    the_second_waits_until_it_listens(&haproxy).await;
 
     // A restart of HAProxy's side of things is none of the newcomer: it stays.
     let gone = container(1, "").id;
@@ -188,12 +192,7 @@ async fn one_that_docker_calls_starting_is_asked_before_it_replaces_an_ill_one(v
     let (mut reconcile, mut link) = one_well_and_one_starting(&haproxy).await;
     reconcile.desired_mut().set(with_health(1, Health::Unhealthy));
     converge(&mut reconcile, &mut link).await;
-    for _ in 0..20 {
-        assert_eq!(haproxy.visit("a.example").await, said("one"));
-    }
-    assert_eq!(retries(&haproxy).await, 0, "nobody was sent to it");
-    listen(at(2), "two").await;
-    until_served_by(&haproxy, "two").await;
+    the_second_waits_until_it_listens(&haproxy).await;
 }
 
 async fn one_that_docker_calls_starting_is_let_in_at_once_if_it_answers(version: &str) {
