@@ -19,23 +19,25 @@ pub struct Applied {
     /// One verdict per step, as far as HAProxy answered; fewer than steps only
     /// if `error` is set.
     pub verdicts: Vec<Verdict>,
+    /// When each of them had come.
+    pub times: Vec<Instant>,
     /// Why the rest was not answered. The connection is of no use any more.
     pub error: Option<ClientError>,
     /// From the first byte sent to the last reply.
     pub took: Duration,
-    /// When that reply had come.
-    pub answered: Instant,
 }
 
 /// Sends all steps of a plan, in order, and reads all replies.
 pub async fn apply(client: &mut Client, plan: &Plan) -> Applied {
     let begin = Instant::now();
-    let (verdicts, error) = match client.run(plan.steps.iter().map(|step| &step.command)).await {
-        Ok(verdicts) => (verdicts, None),
-        Err(failed) => (failed.done, Some(failed.error)),
+    let mut verdicts = Vec::with_capacity(plan.steps.len());
+    let mut times = Vec::with_capacity(plan.steps.len());
+    let each = |verdict| {
+        verdicts.push(verdict);
+        times.push(Instant::now());
     };
-    let answered = Instant::now();
-    let applied = Applied { verdicts, error, took: answered - begin, answered };
+    let error = client.run_each(plan.steps.iter().map(|step| &step.command), each).await.err();
+    let applied = Applied { verdicts, times, error, took: begin.elapsed() };
     tell(plan, &applied);
     applied
 }

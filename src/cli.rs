@@ -72,7 +72,7 @@ const EXAMPLES: &str = "\
 Examples:
   hapilot run                                      HAProxy as hapilot's child, on port 80
   hapilot run --http 0.0.0.0:8080 --dir /tmp/hp    another port, another directory
-  hapilot run --runtime-api /run/hapilot/haproxy.sock --haproxy-container edge
+  hapilot run --runtime-api /run/hapilot/admin.sock --haproxy-container edge
                                                    beside an HAProxy in the container `edge`
   docker run -e VIRTUAL_HOST=shop.example nginx    a container that is then served
   hapilot status                                   who is served where, and what is not

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::future::Future;
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,14 @@ enum AnswerError {
     Print(#[from] io::Error),
 }
 
+/// What keepalived or hapilot is to read there can't be written.
+#[derive(Debug, thiserror::Error)]
+#[error("can't write to {}, which should be the --dir of this machine's hapilot", .dir.display())]
+struct Unwritable {
+    dir: PathBuf,
+    source: io::Error,
+}
+
 /// The partner is away, or worse.
 #[derive(Debug, thiserror::Error)]
 #[error("the partner did not take the address in time; it stays here")]
@@ -185,7 +194,7 @@ fn check_haproxy(socket: &RuntimeApi, timeout: Duration, json: bool) -> Result<u
 fn tell(args: &RoleArgs) -> Result<u8, Failure> {
     let role: Role = args.role.parse().map_err(failure(exit::USAGE))?;
     let dir = settings::dir(&args.dir).map_err(failure(exit::USAGE))?;
-    role::keep(dir.as_ref(), role).map_err(failure(exit::FAILED))?;
+    role::keep(dir.as_ref(), role).map_err(unwritable(dir.as_ref()))?;
     match wait(Client::new(settings::admin_socket(&dir)).tell(role))? {
         Err(error) if !error.is_absent() => Err(failure(exit::HAPILOT_SILENT)(error)),
         _ => Ok(exit::WELL),
@@ -197,7 +206,7 @@ fn leave(args: &LeaveArgs) -> Result<u8, Failure> {
     let dir = settings::dir(&args.dir).map_err(failure(exit::USAGE))?;
     let timeout = settings::leave_timeout(args).map_err(failure(exit::USAGE))?;
     let weight = format!("{}\n", keepalived::LEAVING);
-    std::fs::write(dir.join(keepalived::WEIGHT_FILE), weight).map_err(failure(exit::FAILED))?;
+    std::fs::write(dir.join(keepalived::WEIGHT_FILE), weight).map_err(unwritable(dir.as_ref()))?;
     let deadline = Instant::now() + timeout;
     loop {
         let kept = role::kept(dir.as_ref()).map_err(failure(exit::FAILED))?;
@@ -224,6 +233,10 @@ fn judge(health: &Health, json: bool) -> Result<u8, AnswerError> {
         Verdict::Stale(_) => exit::STALE,
         Verdict::NotConverged(_) => exit::FAILED,
     })
+}
+
+fn unwritable(dir: &Path) -> impl FnOnce(io::Error) -> Failure {
+    move |source| failure(exit::FAILED)(Unwritable { dir: dir.to_owned(), source })
 }
 
 fn failure<E: Error + 'static>(code: u8) -> impl FnOnce(E) -> Failure {

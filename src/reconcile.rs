@@ -12,6 +12,7 @@ use tokio::time::Instant as Moment;
 
 use crate::apply::apply;
 use crate::core::command::{Capabilities, Check, Command, ServerRef};
+use crate::core::container::ContainerId;
 use crate::core::desired::{Blocked, Desired, Scope};
 use crate::core::diff::{Change, diff};
 use crate::core::name::{BackendName, ClassName};
@@ -52,7 +53,7 @@ pub struct Link {
     /// The remembered state is what HAProxy really has.
     fresh: bool,
     /// Backends to read again before they are compared: 3.4 applies a change of
-    /// address after it has answered.
+    /// address after it has answered, and how servers fare changes by itself.
     reread: BTreeSet<BackendName>,
 }
 
@@ -142,9 +143,41 @@ pub struct Turn {
     pub waiting: usize,
     /// Backends where a server that should go serves until another has come up.
     pub hoping: usize,
-    /// When HAProxy's last reply to a command had come; `None` if nothing was
-    /// sent.
-    pub answered: Option<Instant>,
+    /// What came of the watched containers.
+    pub watched: Watched,
+}
+
+/// When HAProxy acknowledged what containers led to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Watched {
+    /// The last command that named the container's server; by [`ContainerId::short`].
+    servers: BTreeMap<Box<str>, Option<Instant>>,
+    /// The last command that named no server (a backend, a map's entry): it may have
+    /// been for any of them.
+    others: Option<Instant>,
+}
+
+impl Watched {
+    /// The last command that a container led to; `None` if it led to none.
+    #[must_use]
+    pub fn acknowledged(&self, id: &ContainerId) -> Option<Instant> {
+        let own = self.servers.get(id.short()).copied().flatten();
+        own.max(self.others)
+    }
+
+    fn note(&mut self, command: &Command, at: Instant) {
+        if self.servers.is_empty() {
+            return;
+        }
+        match command.server() {
+            None => self.others = Some(at),
+            Some(server) => {
+                if let Some(last) = server.server.id_part().and_then(|id| self.servers.get_mut(id)) {
+                    *last = Some(at);
+                }
+            }
+        }
+    }
 }
 
 /// What a full reading brought.
@@ -160,7 +193,6 @@ pub enum News {
 
 /// What came of one plan.
 struct Pass {
-    answered: Instant,
     done: usize,
     deferred: usize,
     stale: usize,
@@ -174,7 +206,11 @@ pub struct Reconcile {
     desired: Desired,
     /// The part of the state that has to be compared in the next plan.
     pending: Scope,
+    /// The part of it that may have changed since [`Reconcile::take_unwritten`].
+    unwritten: Scope,
     problems: Vec<Blocked>,
+    /// For the turn that comes next, or is under way.
+    watched: Watched,
     metrics: Arc<Metrics>,
 }
 
@@ -182,7 +218,15 @@ impl Reconcile {
     /// Nothing is known yet.
     #[must_use]
     pub fn new(rules: Rules, desired: Desired, metrics: Arc<Metrics>) -> Self {
-        Self { rules, desired, pending: Scope::default(), problems: Vec::new(), metrics }
+        Self {
+            rules,
+            desired,
+            pending: Scope::default(),
+            unwritten: Scope::All,
+            problems: Vec::new(),
+            watched: Watched::default(),
+            metrics,
+        }
     }
 
     /// The desired side.
@@ -208,8 +252,8 @@ impl Reconcile {
     /// Takes a state as ground that was not read from HAProxy, to compute what
     /// it should start with.
     pub fn suppose(&mut self, ground: &Observed, capabilities: Capabilities) {
-        self.desired.adopt(ground, capabilities);
-        self.pending.merge(self.desired.compute(ground));
+        self.adopt(ground, capabilities);
+        self.compute(ground);
     }
 
     /// Brings the desired state up to date while HAProxy is away: it will start
@@ -219,11 +263,28 @@ impl Reconcile {
         for _ in 0..MAX_PASSES {
             let state = self.desired.state().clone();
             let ground = Observed { state, pool: pool.clone(), ..Observed::default() };
-            self.pending.merge(self.desired.compute(&ground));
+            self.compute(&ground);
             if *self.desired.state() == ground.state {
                 break;
             }
         }
+    }
+
+    /// What of the desired state may have changed since the last call; all of it at
+    /// the first.
+    pub fn take_unwritten(&mut self) -> Scope {
+        std::mem::take(&mut self.unwritten)
+    }
+
+    fn adopt(&mut self, ground: &Observed, capabilities: Capabilities) {
+        self.desired.adopt(ground, capabilities);
+        self.unwritten = Scope::All;
+    }
+
+    fn compute(&mut self, ground: &Observed) {
+        let changed = self.desired.compute(ground);
+        self.unwritten.merge(changed.clone());
+        self.pending.merge(changed);
     }
 
     /// Reads all of HAProxy's state. Unless it is what is remembered anyway, it
@@ -232,7 +293,7 @@ impl Reconcile {
         let mut read = observe(&mut link.client, &self.rules.classes).await?;
         let news = if !link.fresh || read.observed != link.observed {
             link.observed = read.observed;
-            self.desired.adopt(&link.observed, link.client.capabilities());
+            self.adopt(&link.observed, link.client.capabilities());
             News::State
         } else {
             let before = std::mem::replace(&mut link.observed.down, std::mem::take(&mut read.observed.down));
@@ -246,6 +307,12 @@ impl Reconcile {
         Ok(news)
     }
 
+    /// The next turn tells when HAProxy acknowledged what these led to.
+    pub fn watch<'a>(&mut self, containers: impl IntoIterator<Item = &'a ContainerId>) {
+        let servers = containers.into_iter().map(|id| (id.short().into(), None)).collect();
+        self.watched = Watched { servers, others: None };
+    }
+
     /// Takes one turn.
     pub async fn turn(&mut self, link: &mut Link) -> Result<Turn, TurnError> {
         let mut turn = Turn::default();
@@ -253,13 +320,16 @@ impl Reconcile {
         let mut before = Plan::default();
         for _ in 0..MAX_PASSES {
             self.look(link).await?;
-            self.pending.merge(self.desired.compute(&link.observed));
+            self.compute(&link.observed);
             let scope = std::mem::take(&mut self.pending);
             let plan = self.plan(link, &scope).await?;
             turn.waiting = plan.waiting.len();
             turn.settled = plan.is_settled();
             turn.hoping = self.desired.hoping().count();
             self.pending.add_backends(plan.waiting.iter().map(|waiting| &waiting.server.backend));
+            // Whether the better ones have come up or fallen down by then is to be read.
+            let to_drain = plan.waiting.iter().filter(|waiting| waiting.is_to_drain());
+            link.reread.extend(to_drain.map(|waiting| waiting.server.backend.clone()));
             if turn.settled && plan.steps == before.steps {
                 // What succeeds as often as it is sent (`unpublish`) is no progress
                 // while the rest is put off.
@@ -271,7 +341,6 @@ impl Reconcile {
                 break;
             }
             let pass = self.carry_out(link, &plan).await?;
-            turn.answered = Some(pass.answered);
             turn.done += pass.done;
             turn.deferred = pass.deferred;
             turn.failed = pass.refused + pass.stale;
@@ -287,13 +356,14 @@ impl Reconcile {
         if turn.failed == 0 {
             self.problems.clear();
         }
+        turn.watched = std::mem::take(&mut self.watched);
         Ok(turn)
     }
 
     /// What would be sent now. Sends nothing, and forgets nothing.
     pub async fn preview(&mut self, link: &mut Link) -> Result<Plan, TurnError> {
         self.look(link).await?;
-        self.pending.merge(self.desired.compute(&link.observed));
+        self.compute(&link.observed);
         self.plan(link, &Scope::All).await
     }
 
@@ -304,10 +374,15 @@ impl Reconcile {
             return self.observe(link).await.map(drop);
         }
         link.reread.extend(self.desired.hoping().cloned());
+        if link.reread.is_empty() {
+            return Ok(());
+        }
+        let before = link.observed.down.clone();
         for name in std::mem::take(&mut link.reread) {
             observe_backend(&mut link.client, &name, &mut link.observed).await?;
             self.pending.add_backends([&name]);
         }
+        self.desired.health_changed(before.symmetric_difference(&link.observed.down));
         Ok(())
     }
 
@@ -336,12 +411,14 @@ impl Reconcile {
     /// Sends a plan and takes its outcome into the remembered state.
     async fn carry_out(&mut self, link: &mut Link, plan: &Plan) -> Result<Pass, TurnError> {
         let applied = apply(&mut link.client, plan).await;
-        let mut pass = Pass { answered: applied.answered, done: 0, deferred: 0, stale: 0, refused: 0 };
-        for (step, verdict) in plan.steps.iter().zip(&applied.verdicts) {
+        let mut pass = Pass { done: 0, deferred: 0, stale: 0, refused: 0 };
+        for ((step, verdict), at) in plan.steps.iter().zip(&applied.verdicts).zip(&applied.times) {
             self.metrics.command(&step.command, outcome(verdict));
+            self.watched.note(&step.command, *at);
             match verdict {
                 Verdict::Done => {
                     pass.done += 1;
+                    link.changed_since = true;
                     simulate(&mut link.observed, &step.command);
                     if let Command::SetServerAddress { server, .. } = &step.command {
                         link.reread.insert(server.backend.clone());

@@ -157,7 +157,7 @@ impl Health {
         if !self.docker.connected {
             doubts.push(unanswered("Docker", self.docker.error.as_deref()));
         }
-        if self.as_of.is_none() {
+        if self.haproxy.connected && self.as_of.is_none() {
             doubts.push("HAProxy has not been observed yet".to_owned());
         }
         for doubt in doubts {

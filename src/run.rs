@@ -22,7 +22,7 @@ use crate::core::container::EngineName;
 use crate::core::desired::{Clues, Desired, EngineHost, HaproxyPlace, Link};
 use crate::core::name::ClassName;
 use crate::core::state::State;
-use crate::docker::engines::{concurrency, watch_all};
+use crate::docker::engines::{concurrency, kept, watch_all};
 use crate::docker::{DockerAddress, DockerError, TlsMaterial, WatchConfig};
 use crate::haproxy_config::{self, ConfigPath, ConfigSettings, Identity, Peer, Peers, RuntimeSocket};
 use crate::haproxy_process::{self, BinaryError, HaproxyBinary, Launch};
@@ -199,11 +199,12 @@ fn real_path(socket: &Path) -> String {
 
 /// How each engine is watched.
 fn watches(settings: &Settings) -> Result<Vec<(EngineName, WatchConfig)>, DockerError> {
-    let concurrency = concurrency(settings.docker.len());
+    let engines = settings.docker.len();
+    let (concurrency, kept) = (concurrency(engines), kept(engines));
     let watch = |engine: &EngineSettings| {
         let address = docker_address(&engine.engine)?;
         let usual = WatchConfig::new(address);
-        Ok((engine.name.clone(), WatchConfig { resync: settings.resync, concurrency, ..usual }))
+        Ok((engine.name.clone(), WatchConfig { resync: settings.resync, concurrency, kept, ..usual }))
     };
     settings.docker.iter().map(watch).collect()
 }

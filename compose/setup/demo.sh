@@ -42,12 +42,18 @@ answers() { # HOST
     curl --noproxy '*' -fsS -m 2 -o /dev/null -H "Host: $1" "$url/" 2>/dev/null
 }
 
-# A port that something else listens on, unless it is the demo itself that is up already.
+# It is a number, and nothing listens there but the demo itself, should it be up already.
 check_port() { # PORT VARIABLE
+    [[ $1 =~ ^[0-9]+$ ]] || fail "$2 is not a port: '$1'"
     if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null &&
         [[ -z $("$docker" ps -q --filter name='^hapilot-haproxy$') ]]; then
         fail "port $1 of 127.0.0.1 is in use: choose another with $2=PORT make demo"
     fi
+}
+
+# The client as a person would type it.
+as_typed() {
+    if [[ $docker == "$(command -v docker)" ]]; then echo docker; else echo "$docker"; fi
 }
 
 up() {
@@ -56,7 +62,7 @@ up() {
     need_docker
     check_port "$HAPILOT_HTTP_PORT" HAPILOT_HTTP_PORT
     check_port "$HAPILOT_ADMIN_PORT" HAPILOT_ADMIN_PORT
-    "$setup/images.sh"
+    "$setup/images.sh" haproxy hapilot sample
     say "starting the containers"
     compose up -d --no-build || give_up "the containers do not start"
 
@@ -68,17 +74,19 @@ up() {
             sleep 0.2
         done
     done
+    local client compose="compose/setup/compose.sh -p $project -f compose/$demo.yml"
+    client=$(as_typed)
     cat <<TEXT
 
 All hosts answer at $url. What to try next:
 
-  a service                 curl -H 'Host: shop.example' $url/
-  two that share the load   for i in 1 2 3 4; do curl -s -H 'Host: api.example' $url/ | head -1; done
-  scale it                  compose/setup/compose.sh -p hapilot-demo -f compose/sidecar.yml up -d --no-build --scale api=4
-  a host of your own        $docker run -d --rm --network hapilot-demo_web -e VIRTUAL_HOST=new.example -e VIRTUAL_PORT=8000 hapilot-sample:local
-  what hapilot sees         $docker exec \$($docker ps -qf label=com.docker.compose.project=hapilot-demo -f label=com.docker.compose.service=hapilot) hapilot status --dir /run/hapilot
-  watch it work             compose/setup/compose.sh -p hapilot-demo -f compose/sidecar.yml logs -f hapilot
-  metrics                   curl http://127.0.0.1:$HAPILOT_ADMIN_PORT/metrics
+  a service                 curl --noproxy '*' -H 'Host: shop.example' $url/
+  two that share the load   for i in 1 2 3 4; do curl -s --noproxy '*' -H 'Host: api.example' $url/ | head -1; done
+  scale it                  $compose up -d --no-build --scale api=4
+  a host of your own        $client run -d --rm --network hapilot-demo_web -e VIRTUAL_HOST=new.example -e VIRTUAL_PORT=8000 hapilot-sample:local
+  what hapilot sees         $compose exec hapilot hapilot status
+  watch it work             $compose logs -f hapilot
+  metrics                   curl --noproxy '*' http://127.0.0.1:$HAPILOT_ADMIN_PORT/metrics
   stop and remove           make demo-down
 TEXT
 }
@@ -94,12 +102,27 @@ state_of() { # lb1|lb2
 
 # Waits until that line has these words.
 await_state() { # lb1|lb2 WORDS
-    local deadline=$((SECONDS + 60))
-    until [[ $(state_of "$1") == "$2"* ]]; do
-        ((SECONDS < deadline)) || give_up "$1 is not '$2' within a minute, but: $(state_of "$1")"
+    local deadline=$((SECONDS + 60)) state
+    until
+        state=$(state_of "$1")
+        [[ $state == "$2"* ]]
+    do
+        ((SECONDS < deadline)) || give_up "$1 is not '$2' within a minute, but: $state"
         sleep 0.2
     done
-    say "$1: $(state_of "$1")"
+    say "$1: $state"
+}
+
+# Waits until lb1 has held the address for a while: it may change hands once while keepalived's first
+# checks come in.
+await_calm() {
+    local deadline=$((SECONDS + 60)) since=$SECONDS
+    while ((SECONDS - since < 5)); do
+        ((SECONDS < deadline)) || give_up "the pair does not come to rest within a minute"
+        [[ $(state_of lb1) == "converged · master"* && $(state_of lb2) == "converged · backup"* ]] ||
+            since=$SECONDS
+        sleep 0.2
+    done
 }
 
 # A request to the virtual address from the client's container; prints the answer's text.
@@ -125,6 +148,8 @@ up_pair() {
     "$setup/images.sh"
     say "starting the containers"
     compose up -d --no-build || give_up "the containers do not start"
+    say "waiting until lb1 holds the address"
+    await_calm
     await_state lb1 "converged · master"
     await_state lb2 "converged · backup"
     local host
@@ -146,17 +171,19 @@ up_pair() {
     await_state lb1 "converged · master"
     await_state lb2 "converged · backup"
 
+    local client
+    client=$(as_typed)
     cat <<TEXT
 
 A pair of load balancers holds $virtual; this machine and the containers of hapilot-pair-web reach it.
 What to try next:
 
   a service                 curl --noproxy '*' -H 'Host: shop.example' http://$virtual/
-  who holds the address     for i in 1 2; do $docker exec hapilot-pair-lb\$i-hapilot hapilot status | head -1; done
-  a planned switch          $docker stop hapilot-pair-lb1-keepalived     (and back: $docker start …)
-  the end of HAProxy        $docker kill hapilot-pair-lb1-haproxy        (and back: $docker start …)
-  the end of hapilot        $docker kill hapilot-pair-lb1-hapilot        (and back: $docker start …)
-  what keepalived says      $docker logs -f hapilot-pair-lb1-keepalived
+  who holds the address     for i in 1 2; do $client exec hapilot-pair-lb\$i-hapilot hapilot status | head -1; done
+  a planned switch          $client stop hapilot-pair-lb1-keepalived     (and back: $client start …)
+  the end of HAProxy        $client kill hapilot-pair-lb1-haproxy        (and back: $client start …)
+  the end of hapilot        $client kill hapilot-pair-lb1-hapilot        (and back: $client start …)
+  what keepalived says      $client logs -f hapilot-pair-lb1-keepalived
   how long it takes         make bench-pair
   stop and remove           make demo-pair-down
 TEXT
@@ -174,6 +201,14 @@ down() {
         "$docker" rm -f "$container" >/dev/null
     done < <("$docker" ps -aq --filter network="$network" \
         --filter ancestor=hapilot-sample:local)
+    # Those of other images are not the demo's to remove; they only leave its network.
+    local owner
+    while read -r container owner; do
+        [[ $owner != "$project" ]] || continue
+        say "disconnecting container $container from $network"
+        "$docker" network disconnect -f "$network" "$container"
+    done < <("$docker" ps -a --filter network="$network" \
+        --format '{{.ID}} {{.Label "com.docker.compose.project"}}')
     say "removing containers, network and volumes"
     compose down --volumes --remove-orphans
     for image in hapilot:local hapilot-haproxy:local hapilot-sample:local hapilot-keepalived:local; do

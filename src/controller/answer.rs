@@ -150,6 +150,7 @@ impl Controller {
             key: "restarts".to_owned(),
             reason: held.reason,
         }));
+        rejected.sort();
         Status {
             engines: self.engines.status(),
             hosts: hosts.collect(),

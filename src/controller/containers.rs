@@ -50,6 +50,9 @@ impl Controller {
                 self.files.changed(Instant::now(), false);
             }
             Change::Update { changed, stopping, gone, unreadable, event_at, inspected_at } => {
+                let changed_ids = changed.iter().map(|container| &container.id);
+                let containers = changed_ids.chain(&stopping).chain(&gone).cloned().collect();
+                self.arrivals.note(Arrival { containers, event: event_at, inspected: inspected_at });
                 for container in changed {
                     self.take_facts(&engine, container, false, now);
                 }
@@ -62,8 +65,6 @@ impl Controller {
                 }
                 self.told.held_back(self.restarts.take_news(now));
                 self.take_unreadable(&engine, &unreadable);
-                let arrival = Arrival { event: event_at, inspected: inspected_at };
-                self.oldest = Some(self.oldest.map_or(arrival, |oldest| oldest.min(arrival)));
                 self.wake = true;
             }
             Change::Connected { engine_version, api_version } => {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::core::desired::Scope;
 use crate::core::name::{BackendName, ClassName};
 use crate::core::state::State;
 use crate::haproxy_config::{CONFIG_FILE, ConfigSettings, InstallError, Renderer, install};
@@ -79,11 +80,12 @@ impl Files {
         self.question.as_ref().map(|(asked, _)| *asked).or(changed)
     }
 
-    /// Writes a state and answers who asked. If it can't be written (a full disk)
+    /// Writes a state and answers who asked; `changed` is what of it may be another
+    /// than at the last call. If it can't be written (a full disk)
     /// whoever asked gets the old configuration, where there is one: an old whole one
     /// is better than no HAProxy, and hapilot tells HAProxy the rest when it runs.
-    pub(super) async fn write(&mut self, state: &State) -> Result<(), String> {
-        let rendered = self.renderer.render(&self.config, state);
+    pub(super) async fn write(&mut self, state: &State, changed: Scope) -> Result<(), String> {
+        let rendered = self.renderer.render(&self.config, state, changed);
         let dir = self.dir.clone();
         // A configuration is checked when HAProxy is about to see it; the many
         // that nobody reads are not.
@@ -107,16 +109,15 @@ impl Files {
         outcome
     }
 
-    /// Nothing better is known than what lies on disk; if nothing does, this state
-    /// is written.
-    pub(super) async fn keep(&mut self, state: &State) -> Result<(), String> {
+    /// Nothing better is known than what lies on disk. False if nothing does.
+    pub(super) fn keep(&mut self) -> bool {
         let path = self.dir.join(CONFIG_FILE);
         if !path.exists() {
-            return self.write(state).await;
+            return false;
         }
         (self.first_change, self.last_change, self.urgent) = (None, None, false);
         self.answer(Ok(path));
-        Ok(())
+        true
     }
 
     fn answer(&mut self, outcome: Result<PathBuf, InstallError>) {

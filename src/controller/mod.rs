@@ -46,7 +46,7 @@ mod told;
 
 use connection::{Attempt, attempted, closed};
 use down::DownFile;
-use due::{Arrival, Due};
+use due::{Arrival, Arrivals, Due};
 use engines::Engines;
 use files::{Files, pool};
 use meanwhile::Meanwhile;
@@ -154,8 +154,8 @@ pub struct Controller {
     grounded: bool,
     /// Something may have to be done.
     wake: bool,
-    /// The oldest event that has not been acted upon.
-    oldest: Option<Arrival>,
+    /// Events that have not been acted upon.
+    arrivals: Arrivals,
     settled: bool,
     settled_since: Option<SystemTime>,
     /// Why the last turn did not finish.
@@ -205,7 +205,7 @@ impl Controller {
             listed: false,
             grounded: false,
             wake: false,
-            oldest: None,
+            arrivals: Arrivals::default(),
             settled: false,
             settled_since: None,
             trouble: None,
@@ -359,14 +359,12 @@ impl Controller {
         if patient || self.files.due().is_none_or(|due| now < due) {
             return;
         }
-        let state = self.reconcile.desired().state();
-        let written = if self.is_whole() {
-            self.files.write(state).await
-        } else {
+        if !self.is_whole() && self.files.keep() {
             info!("Docker has not answered yet: HAProxy starts with what is on disk from last time");
-            self.files.keep(state).await
-        };
-        if let Err(error) = written {
+            return;
+        }
+        let changed = self.reconcile.take_unwritten();
+        if let Err(error) = self.files.write(self.reconcile.desired().state(), changed).await {
             self.metrics.error(ErrorKind::Configuration);
             if self.unwritten.as_ref() == Some(&error) {
                 return;
@@ -383,7 +381,8 @@ impl Controller {
         let Some(link) = self.link.as_mut() else { return };
         self.wake = false;
         self.due.turn = None;
-        let oldest = self.oldest.take();
+        let arrivals = std::mem::take(&mut self.arrivals);
+        self.reconcile.watch(arrivals.containers());
         let (heard, asked) = (link.client().heard(), &mut self.asked);
         let meanwhile = Meanwhile { health, changes: true, awaited: false, heard, asked, inputs };
         let outcome = match meanwhile.wait_for(self.reconcile.turn(link)).await {
@@ -396,9 +395,8 @@ impl Controller {
         self.told.blocked(&self.reconcile.blocked());
         match outcome {
             Ok(turn) => {
-                if let (Some(arrival), Some(answered), 0) = (oldest, turn.answered, turn.failed) {
-                    self.metrics.event_to_ack(answered - arrival.event);
-                    arrival.tell(answered, turn.done);
+                if turn.failed == 0 {
+                    arrivals.tell(&turn, &self.metrics);
                 }
                 self.trouble = None;
                 self.grounded = true;

@@ -4,12 +4,13 @@
 //! know: bollard, HAProxy, and what a label means. All text in here except the
 //! identifiers is untrusted.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+
+use super::few::Few;
 
 /// The engine's name for a container: `[A-Za-z0-9_.-]`, 1 to 128 bytes (Docker
 /// uses 64 hexadecimal digits).
@@ -247,7 +248,7 @@ pub struct Container {
     /// How it is attached to the network.
     pub network_mode: NetworkMode,
     /// Its endpoints by network name. Names are untrusted.
-    pub networks: BTreeMap<Arc<str>, Endpoint>,
+    pub networks: Few<Arc<str>, Endpoint>,
     /// TCP ports that the image or the container exposes, ascending.
     pub exposed_ports: Vec<u16>,
     /// Its published TCP ports, ascending; only while it runs.
@@ -255,9 +256,9 @@ pub struct Container {
     /// What it has from its host, volumes included, in the order of `destination`.
     pub mounts: Box<[Mount]>,
     /// Labels whose key begins with `hapilot.`. Untrusted.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Few<String, String>,
     /// Environment variables whose name begins with `VIRTUAL_`. Untrusted.
-    pub env: BTreeMap<String, String>,
+    pub env: Few<String, String>,
 }
 
 impl Container {
@@ -278,12 +279,12 @@ impl Container {
             health: None,
             started_at: None,
             network_mode: NetworkMode::Networks,
-            networks: BTreeMap::new(),
+            networks: Few::new(),
             exposed_ports: Vec::new(),
             published: Box::default(),
             mounts: Box::default(),
-            labels: BTreeMap::new(),
-            env: BTreeMap::new(),
+            labels: Few::new(),
+            env: Few::new(),
         }
     }
 

@@ -20,6 +20,7 @@ use super::claim::{self, Claims, Policy, Rejection};
 use super::command::{Capabilities, ServerRef};
 use super::container::{Container, ContainerId, EngineName, NetworkMode, RunState};
 use super::endpoint::{Reach, Spot, Vantage};
+use super::few::Few;
 use super::name::{BackendName, Host, MapWord, ServerName};
 pub use super::place::{Clues, HaproxyPlace, Link};
 use super::place::{Found, Search};
@@ -109,7 +110,8 @@ pub struct Desired {
     answered: bool,
     tenants: BTreeMap<ContainerId, Tenant>,
     by_host: BTreeMap<Host, BTreeSet<ContainerId>>,
-    by_spot: BTreeMap<Spot, BTreeSet<ContainerId>>,
+    /// Nearly always one each: only guests share theirs.
+    by_spot: BTreeMap<Spot, Few<ContainerId, ()>>,
     /// Containers that live in another one's network namespace.
     guests: BTreeMap<ContainerId, BTreeSet<ContainerId>>,
     slots: Slots,
@@ -417,7 +419,7 @@ impl Desired {
             self.dirty.insert(host);
         }
         for spot in spots {
-            unlink(&mut self.by_spot, &spot, id);
+            self.leave_spot(&spot, id);
             self.touch_spot(&spot);
         }
     }

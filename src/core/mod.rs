@@ -8,6 +8,7 @@
 pub mod name;
 
 pub mod container;
+pub mod few;
 
 pub mod check;
 pub mod claim;

@@ -191,7 +191,7 @@ impl Search {
         let closest = sharers.clone().map(|(length, _)| length).max();
         let sharers = sharers.filter(|(length, _)| Some(*length) == closest).map(|(_, container)| container);
         let shown = printable(path, 100);
-        let why = format!("it has the directory of the admin socket ({shown})");
+        let why = format!("it has the directory of the admin socket, {shown}");
         let only = sharers.clone().next().filter(|_| sharers.clone().count() == 1);
         match (only, labelled(sharers.clone())) {
             (Some(only), _) => Found::In(only.id.clone(), why),

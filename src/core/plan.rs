@@ -28,7 +28,7 @@ use super::diff::Change;
 use super::name::{BackendName, ClassName, MapWord};
 use super::state::{Admin, Map, Observed, Server};
 pub use entrance::doubtful;
-use entrance::{Entrance, enter, entrances};
+use entrance::{Entrance, enter, entrances, stand_aside};
 
 /// Why a step is taken. Shown in logs and by `hapilot plan`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -96,6 +96,17 @@ pub struct Waiting {
     pub server: ServerRef,
     /// What it waits for.
     pub reason: &'static str,
+}
+
+/// A server that is worse than others stays for the time being.
+const BETTER_ONES_COME: &str = "better ones are on their way";
+
+impl Waiting {
+    /// It serves, and will drain when those that are better have come.
+    #[must_use]
+    pub fn is_to_drain(&self) -> bool {
+        self.reason == BETTER_ONES_COME
+    }
 }
 
 /// What is to be sent, in this order.
@@ -333,11 +344,8 @@ impl Stages {
         self.make.push(Step { command: make, reason });
         self.make.push(Step { command: Command::EnableHealth { server: server.clone() }, reason });
         match to.admin {
-            Admin::Ready => enter(&mut self.make, server, entrance, reason),
-            Admin::Drain => {
-                let command = Command::SetServerState { server: server.clone(), admin: to.admin };
-                self.make.push(Step { command, reason });
-            }
+            Admin::Ready => enter(&mut self.make, server, Admin::Maint, entrance, reason),
+            Admin::Drain => stand_aside(&mut self.make, server, to.making.young, reason),
             Admin::Maint => {}
         }
     }
@@ -370,8 +378,7 @@ impl Stages {
         if from.admin == Admin::Ready && to.admin == Admin::Drain && filling {
             // HAProxy may refuse one of the better ones, or it is moving and
             // not ready before the next plan.
-            let reason = "better ones are on their way";
-            self.waiting.push(Waiting { server: server.clone(), reason });
+            self.waiting.push(Waiting { server: server.clone(), reason: BETTER_ONES_COME });
         } else if from.admin != to.admin {
             let stage = match to.admin {
                 // A server that can't answer leaves at once; one that is merely
@@ -385,10 +392,10 @@ impl Stages {
                 // is enabled can't be read back, and twice does no harm.
                 stage.push(Step { command: Command::EnableHealth { server: server.clone() }, reason });
             }
-            if to.admin == Admin::Ready {
-                enter(stage, server, entrance, reason);
-            } else {
-                stage.push(Step { command: set(to.admin), reason });
+            match (from.admin, to.admin) {
+                (from, Admin::Ready) => enter(stage, server, from, entrance, reason),
+                (Admin::Maint, Admin::Drain) => stand_aside(stage, server, to.making.young, reason),
+                _ => stage.push(Step { command: set(to.admin), reason }),
             }
         }
     }

@@ -45,28 +45,32 @@ struct Life {
     began: Option<Duration>,
     /// Somebody told it to end.
     asked: bool,
-    /// Its facts, while it is held back.
-    held: Option<Container>,
 }
 
+/// What is remembered of a container that ended early.
 #[derive(Debug, Default)]
-struct History {
+struct Restless {
     name: String,
     /// Times of the early ends, ascending.
     ends: VecDeque<Duration>,
-    life: Option<Life>,
+    /// Its facts, while it is held back.
+    held: Option<Container>,
     /// It is in the log that it is held back.
     told: bool,
 }
 
-impl History {
+impl Restless {
     fn forget(&mut self, now: Duration) {
         while self.ends.front().is_some_and(|end| *end + MEMORY <= now) {
             self.ends.pop_front();
         }
-        if self.ends.len() < TOO_MANY && self.held().is_none() {
+        if self.ends.len() < TOO_MANY && self.held.is_none() {
             self.told = false;
         }
+    }
+
+    fn is_forgotten(&self) -> bool {
+        self.ends.is_empty() && self.held.is_none()
     }
 
     /// How long a life has to last before it is served.
@@ -75,13 +79,10 @@ impl History {
         Some(Duration::from_secs(1_u64.checked_shl(over.min(32)).unwrap_or(u64::MAX)).min(LONGEST))
     }
 
-    fn held(&self) -> Option<&Life> {
-        self.life.as_ref().filter(|life| life.held.is_some())
-    }
-
     /// When the container that is held back is served.
-    fn due(&self) -> Option<Duration> {
-        let began = self.held()?.began.unwrap_or_default();
+    fn due(&self, lives: &BTreeMap<ContainerId, Life>) -> Option<Duration> {
+        let life = lives.get(&self.held.as_ref()?.id);
+        let began = life.and_then(|life| life.began).unwrap_or_default();
         Some(began + self.wait().unwrap_or_default())
     }
 }
@@ -89,7 +90,9 @@ impl History {
 /// What is remembered of the containers that run, and of those that ended early.
 #[derive(Debug, Default)]
 pub struct Restarts {
-    histories: BTreeMap<ContainerId, History>,
+    lives: BTreeMap<ContainerId, Life>,
+    /// Few as a rule, and looked through on every event; `lives` never is.
+    restless: BTreeMap<ContainerId, Restless>,
 }
 
 impl Restarts {
@@ -100,20 +103,22 @@ impl Restarts {
         if claim::claims(&container).claims.is_empty() {
             return Some(container);
         }
-        let history = self.histories.entry(container.id.clone()).or_default();
-        let same = history.life.as_ref().is_some_and(|life| life.started_at == container.started_at);
+        let (id, asked) = (container.id.clone(), container.stopping);
+        let same = self.lives.get(&id).is_some_and(|life| life.started_at == container.started_at);
+        let began = match self.lives.get(&id) {
+            Some(life) if same => life.began,
+            _ => (!first_look).then_some(now),
+        };
+        self.lives.insert(id.clone(), Life { started_at: container.started_at, began, asked });
+        let Some(restless) = self.restless.get_mut(&id) else { return Some(container) };
         if !same {
-            let began = (!first_look).then_some(now);
-            history.forget(now);
-            history.life = Some(Life { started_at: container.started_at, began, asked: false, held: None });
+            restless.forget(now);
+            restless.held = None;
         }
-        let wait = history.wait();
-        let Some(life) = history.life.as_mut() else { return Some(container) };
-        life.asked = container.stopping;
         // Who is served already is not taken away while it lives.
-        if life.held.is_some() || (!same && wait.is_some()) {
-            history.name = claim::printable(&container.name, claim::Rejection::CONTAINER_LIMIT);
-            life.held = Some(container);
+        if restless.held.is_some() || (!same && restless.wait().is_some()) {
+            restless.name = claim::printable(&container.name, claim::Rejection::CONTAINER_LIMIT);
+            restless.held = Some(container);
             return None;
         }
         Some(container)
@@ -121,81 +126,88 @@ impl Restarts {
 
     /// A container was told to end: its end is nobody's fault.
     pub fn stopping(&mut self, id: &ContainerId) {
-        if let Some(life) = self.histories.get_mut(id).and_then(|history| history.life.as_mut()) {
+        if let Some(life) = self.lives.get_mut(id) {
             life.asked = true;
-            if let Some(container) = life.held.as_mut() {
-                container.stopping = true;
-            }
+        }
+        if let Some(container) = self.restless.get_mut(id).and_then(|restless| restless.held.as_mut()) {
+            container.stopping = true;
         }
     }
 
     /// A container's process ended.
     pub fn ended(&mut self, id: &ContainerId, now: Duration) {
-        self.histories.retain(|_, history| {
-            history.forget(now);
-            history.life.is_some() || !history.ends.is_empty()
-        });
-        let Some(history) = self.histories.get_mut(id) else { return };
-        let Some(life) = history.life.take() else { return };
-        let early = life.began.is_some_and(|began| now < began + SHORT);
-        if early && !life.asked {
-            history.ends.push_back(now);
-            if history.ends.len() > KEPT {
-                history.ends.pop_front();
+        let life = self.lives.remove(id);
+        if let Some(life) = &life
+            && !life.asked
+            && life.began.is_some_and(|began| now < began + SHORT)
+        {
+            let ends = &mut self.restless.entry(id.clone()).or_default().ends;
+            ends.push_back(now);
+            if ends.len() > KEPT {
+                ends.pop_front();
             }
-        } else if history.ends.is_empty() {
-            self.histories.remove(id);
         }
+        self.restless.retain(|other, restless| {
+            if other == id {
+                restless.held = None;
+            }
+            restless.forget(now);
+            !restless.is_forgotten()
+        });
     }
 
     /// All that are not among these have ended, unseen: nobody knows why.
     pub fn retain(&mut self, runs: impl Fn(&ContainerId) -> bool) {
-        for (id, history) in &mut self.histories {
+        self.lives.retain(|id, _| runs(id));
+        self.restless.retain(|id, restless| {
             if !runs(id) {
-                history.life = None;
+                restless.held = None;
             }
-        }
-        self.histories.retain(|_, history| history.life.is_some() || !history.ends.is_empty());
+            !restless.is_forgotten()
+        });
     }
 
     /// When the next container may be served, if there is one.
     #[must_use]
     pub fn next_due(&self) -> Option<Duration> {
-        self.histories.values().filter_map(History::due).min()
+        self.restless.values().filter_map(|restless| restless.due(&self.lives)).min()
     }
 
     /// The containers that may be served now.
     pub fn take_due(&mut self, now: Duration) -> Vec<Container> {
-        let due = self.histories.values_mut().filter(|history| history.due().is_some_and(|due| due <= now));
-        due.filter_map(|history| history.life.as_mut()?.held.take()).collect()
+        let is_due = |restless: &&mut Restless| restless.due(&self.lives).is_some_and(|due| due <= now);
+        self.restless.values_mut().filter(is_due).filter_map(|restless| restless.held.take()).collect()
     }
 
     /// Those that are not served at present: held back, or ended once more.
     #[must_use]
     pub fn held_back(&self, now: Duration) -> Vec<HeldBack> {
-        let say = |(id, history): (&ContainerId, &History)| {
-            let recent = history.ends.iter().filter(|end| **end + MEMORY > now).count();
-            let between_two_lives = history.life.is_none() && history.told && recent >= TOO_MANY;
-            if history.held().is_none() && !between_two_lives {
+        let say = |(id, restless): (&ContainerId, &Restless)| {
+            if restless.held.is_none() && !restless.told {
                 return None;
             }
-            let when = match history.due() {
+            let recent = restless.ends.iter().filter(|end| **end + MEMORY > now).count();
+            let between_two_lives = recent >= TOO_MANY && !self.lives.contains_key(id);
+            if restless.held.is_none() && !between_two_lives {
+                return None;
+            }
+            let when = match restless.due(&self.lives) {
                 Some(due) => format!("tried again in {} s", due.saturating_sub(now).as_secs() + 1),
-                None => format!("tried again {} s after its next start", history.wait()?.as_secs()),
+                None => format!("tried again {} s after its next start", restless.wait()?.as_secs()),
             };
             let reason = format!("restarts again and again ({recent} times in the last minute); {when}");
-            Some(HeldBack { id: id.clone(), name: history.name.clone(), reason })
+            Some(HeldBack { id: id.clone(), name: restless.name.clone(), reason })
         };
-        self.histories.iter().filter_map(say).collect()
+        self.restless.iter().filter_map(say).collect()
     }
 
     /// Those that are held back and not in the log yet.
     pub fn take_news(&mut self, now: Duration) -> Vec<HeldBack> {
         let mut news = self.held_back(now);
         news.retain(|held| {
-            self.histories
+            self.restless
                 .get_mut(&held.id)
-                .is_some_and(|history| !std::mem::replace(&mut history.told, true))
+                .is_some_and(|restless| !std::mem::replace(&mut restless.told, true))
         });
         news
     }

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use bollard::errors::Error as BollardError;
 use bollard::models::{ContainerSummary, EventMessage, Network};
-use bollard::query_parameters::{EventsOptions, InspectContainerOptions};
+use bollard::query_parameters::InspectContainerOptions;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::stream::{self, Stream, TryStreamExt};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::Request;
 use hyper::body::Incoming;
@@ -23,6 +23,7 @@ use super::address::DockerAddress;
 use super::array::ArraySplitter;
 use super::convert::{self, Listed};
 use super::error::DockerError;
+use super::lines::Lines;
 use super::networks::Networks;
 use super::transport::Transport;
 use crate::core::container::{Container, ContainerId};
@@ -170,15 +171,19 @@ impl DockerClient {
     /// The engine's events, unread: nothing is sent before the first poll.
     pub(super) fn events(
         &self,
-        since: String,
-        filters: HashMap<String, Vec<String>>,
+        since: &str,
+        filters: &[(&str, Vec<&str>)],
     ) -> impl Stream<Item = Result<EventMessage, DockerError>> + Send + Unpin + 'static {
-        let options = EventsOptions { since: Some(since), until: None, filters: Some(filters) };
-        let (address, deadline) = (self.address.clone(), self.deadlines.connect);
-        let stream = self.docker.events(Some(options));
-        Box::pin(stream.map(move |item| {
-            item.map_err(|error| DockerError::bollard(&address, "events", deadline, &error))
-        }))
+        let path = format!("/events?since={since}&filters={}", encoded(filters));
+        let client = self.clone();
+        let begin = async move {
+            // Boxed: what waits for events need not have the room for asking. Without
+            // a deadline: who stands in front of an engine may answer with the first
+            // event only. Whoever polls asks now and then whether the engine lives.
+            let body = Box::pin(client.get("events", &path)).await?;
+            Ok(stream::try_unfold((body, Lines::default()), next_event))
+        };
+        Box::pin(stream::once(begin).try_flatten())
     }
 
     async fn negotiate(&self) -> Result<Engine, DockerError> {
@@ -278,6 +283,27 @@ impl DockerClient {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(DockerError::bollard(&self.address, what.name(), after, &error)),
             Err(_) => Err(DockerError::Timeout { what: what.name(), after }),
+        }
+    }
+}
+
+/// The next event of a body of them, one in each line, and what is needed for the
+/// one after it; `None` at the end of the body.
+async fn next_event(
+    (mut body, mut lines): (Incoming, Lines),
+) -> Result<Option<(EventMessage, (Incoming, Lines))>, DockerError> {
+    let garbage = |error: &dyn std::fmt::Display| DockerError::garbage("events", error);
+    loop {
+        if let Some(line) = lines.next().map_err(|error| garbage(&error))? {
+            let event = serde_json::from_slice(&line).map_err(|error| garbage(&error))?;
+            return Ok(Some((event, (body, lines))));
+        }
+        match body.frame().await {
+            Some(Ok(frame)) => lines.feed(frame.data_ref().map_or(&[], |bytes| &bytes[..])),
+            Some(Err(error)) => {
+                return Err(DockerError::Broken { what: "events".into(), reason: error.to_string() });
+            }
+            None => return Ok(None),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! or wrong. What it must not know: where an answer came from, what a label
 //! means.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::core::container::{
     Container, ContainerId, Driver, ENV_PREFIX, Endpoint, EngineName, Health, LABEL_PREFIX, Mount, Nearness,
     Network, NetworkMode, PublishedPort, RunState, SIGTERM, STOP_TIMEOUT,
 };
+use crate::core::few::Few;
 
 /// The longest stop timeout that is believed.
 pub(super) const LONGEST_STOP: Duration = Duration::from_secs(3600);
@@ -59,9 +60,9 @@ pub struct Listed {
     /// sentence, and not at all while the container is paused.
     pub health: Option<Health>,
     /// Its endpoints by network name.
-    pub networks: BTreeMap<Arc<str>, Endpoint>,
+    pub networks: Few<Arc<str>, Endpoint>,
     /// Labels whose key begins with `hapilot.`.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Few<String, String>,
 }
 
 /// The facts in an inspect. Which engine it came from, and what kind of networks
@@ -183,9 +184,7 @@ fn network_mode(text: &str) -> Result<NetworkMode, ConvertError> {
     }
 }
 
-fn endpoints(
-    networks: HashMap<String, EndpointSettings>,
-) -> Result<BTreeMap<Arc<str>, Endpoint>, ConvertError> {
+fn endpoints(networks: HashMap<String, EndpointSettings>) -> Result<Few<Arc<str>, Endpoint>, ConvertError> {
     networks
         .into_iter()
         .map(|(name, settings)| {
@@ -273,20 +272,20 @@ fn tcp_port(text: &str) -> Option<u16> {
 }
 
 /// Those that hapilot reads.
-pub(super) fn our_labels(labels: HashMap<String, String>) -> BTreeMap<String, String> {
+pub(super) fn our_labels(labels: HashMap<String, String>) -> Few<String, String> {
     labels.into_iter().filter(|(key, _)| key.starts_with(LABEL_PREFIX)).collect()
 }
 
 /// The same, and the engine's marks on a container of a service, which `swarm`
 /// takes off again.
-fn told_labels(labels: HashMap<String, String>) -> BTreeMap<String, String> {
+fn told_labels(labels: HashMap<String, String>) -> Few<String, String> {
     let marks = [SERVICE_MARK, TASK_MARK];
     let told = |key: &str| key.starts_with(LABEL_PREFIX) || marks.contains(&key);
     labels.into_iter().filter(|(key, _)| told(key)).collect()
 }
 
 /// Of several settings of one variable the last counts, as for the process.
-pub(super) fn our_env(env: Vec<String>) -> BTreeMap<String, String> {
+pub(super) fn our_env(env: Vec<String>) -> Few<String, String> {
     env.into_iter()
         .filter(|line| line.starts_with(ENV_PREFIX))
         .filter_map(|line| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))

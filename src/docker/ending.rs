@@ -52,7 +52,8 @@ impl Mortality {
                 answer.store(end_with_it(&info), Ordering::Relaxed);
             }
         };
-        Self { ends, _asking: AbortOnDropHandle::new(tokio::spawn(asking)) }
+        // Boxed: a task that has ended keeps its own memory as long as its handle is kept.
+        Self { ends, _asking: AbortOnDropHandle::new(tokio::spawn(Box::pin(asking))) }
     }
 
     /// The socket of the engine, if a session that ended like this may mean the end of

@@ -39,6 +39,9 @@ const ACTIONS: [&str; 14] = [
     "disconnect",
 ];
 
+/// A kind of filter, and what it lets through.
+type Filter = (&'static str, Vec<&'static str>);
+
 /// Why and since when a container is to be looked at again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent: no state machine hides in them")]
@@ -120,7 +123,7 @@ impl EventStream {
     /// (after `quiet` without an event) fails.
     pub(super) fn open(client: DockerClient, since: SystemTime, quiet: Duration) -> Self {
         let inbox = Arc::new(Inbox::default());
-        let events = client.events(timestamp(since), filters());
+        let events = client.events(&timestamp(since), &filters());
         let reader = tokio::spawn({
             let inbox = Arc::clone(&inbox);
             async move {
@@ -189,7 +192,8 @@ async fn read(
                 };
             }
             Err(_) => {
-                if let Err(error) = client.ping().await {
+                // Boxed: one such future waits for each engine.
+                if let Err(error) = Box::pin(client.ping()).await {
                     return error;
                 }
             }
@@ -228,14 +232,13 @@ fn signals(event: &EventMessage) -> Signals {
     signals
 }
 
-fn filters() -> HashMap<String, Vec<String>> {
-    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-    HashMap::from([("type".into(), texts(&["container", "network"])), ("event".into(), texts(&ACTIONS))])
+fn filters() -> [Filter; 2] {
+    [("type", vec!["container", "network"]), ("event", ACTIONS.to_vec())]
 }
 
 /// What a manager is asked to send.
-pub(super) fn swarm_filters() -> HashMap<String, Vec<String>> {
-    HashMap::from([("type".into(), vec!["service".into(), "node".into()])])
+pub(super) fn swarm_filters() -> [Filter; 1] {
+    [("type", vec!["service", "node"])]
 }
 
 /// `seconds.nanoseconds`, as the engine wants `since`.

@@ -5,7 +5,7 @@
 //! a look is taken. The facts themselves are kept once, by whoever receives
 //! the changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use super::convert::Listed;
 use super::signal::Signals;
 use crate::backoff::Backoff;
 use crate::core::container::{Container, ContainerId, Endpoint, Health, RunState};
+use crate::core::few::Few;
 
 /// The containers of one engine that run, or were last seen running.
 #[derive(Debug)]
@@ -104,9 +105,18 @@ impl Inventory {
         if container.run == RunState::Stopped {
             return self.missing(&container.id);
         }
+        self.note(&container).then(|| Outcome::Changed(container.into()))
+    }
+
+    /// Remembers a container that is marked, if it runs; otherwise it is forgotten.
+    /// True if that changes something.
+    pub(super) fn note(&mut self, container: &Container) -> bool {
+        if container.run == RunState::Stopped {
+            return self.missing(&container.id).is_some();
+        }
         let known = Known {
-            listed: self.fingerprints.of_container(&container),
-            facts: self.fingerprints.of_all(&container),
+            listed: self.fingerprints.of_container(container),
+            facts: self.fingerprints.of_all(container),
             started_at: container.started_at,
             stopping: container.stopping,
             stop_signal: container.stop_signal,
@@ -114,7 +124,7 @@ impl Inventory {
         };
         let before = self.known.insert(container.id.clone(), known);
         let was_unreadable = self.unreadable.remove(&container.id).is_some();
-        (was_unreadable || before != Some(known)).then(|| Outcome::Changed(container.into()))
+        was_unreadable || before != Some(known)
     }
 
     /// The engine knows no such container, or it doesn't run. `None` if it
@@ -252,8 +262,8 @@ impl Fingerprints {
         name: &str,
         run: RunState,
         health: Option<Health>,
-        networks: &BTreeMap<Arc<str>, Endpoint>,
-        labels: &BTreeMap<String, String>,
+        networks: &Few<Arc<str>, Endpoint>,
+        labels: &Few<String, String>,
     ) -> u64 {
         let mut hasher = self.0.build_hasher();
         name.hash(&mut hasher);

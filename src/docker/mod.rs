@@ -20,6 +20,7 @@ mod array;
 mod ending;
 mod follow;
 mod inventory;
+mod lines;
 mod networks;
 mod signal;
 mod swarm;

@@ -26,9 +26,9 @@ pub(super) struct Networks(Mutex<Memory>);
 #[derive(Debug, Default)]
 struct Memory {
     /// By identifier, as it was told.
-    told: HashMap<Box<str>, (Driver, bool)>,
+    told: HashMap<Arc<str>, (Driver, bool)>,
     /// One value for all that stand on a network.
-    shared: HashMap<Box<str>, Arc<Network>>,
+    shared: HashMap<Arc<str>, Arc<Network>>,
     /// Those that the engine was asked about.
     asked: HashMap<Box<str>, Instant>,
 }
@@ -67,12 +67,13 @@ impl Networks {
         let mut memory = self.lock();
         for endpoint in container.networks.values_mut() {
             let Some(network) = &mut endpoint.network else { continue };
-            if let Some((driver, internal)) = memory.told.get(&network.id[..]).copied() {
-                *network = Arc::new(Network { driver, internal, ..Network::clone(network) });
+            if let Some((id, &(driver, internal))) = memory.told.get_key_value(&network.id) {
+                *network =
+                    Arc::new(Network { id: Arc::clone(id), driver, internal, ..Network::clone(network) });
             }
-            match memory.shared.get(&network.id[..]) {
+            match memory.shared.get(&network.id) {
                 Some(shared) if *shared == *network => *network = Arc::clone(shared),
-                _ => drop(memory.shared.insert(network.id[..].into(), Arc::clone(network))),
+                _ => drop(memory.shared.insert(Arc::clone(&network.id), Arc::clone(network))),
             }
         }
     }

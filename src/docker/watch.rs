@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::address::DockerAddress;
@@ -30,6 +30,10 @@ use crate::core::container::{Container, ContainerId, RunState};
 /// Changes that may wait for what the swarm adds to them.
 const WAITING: usize = 16;
 
+/// An engine that has waited so long for its turn is read all the same: others may
+/// hang, or be far away.
+const TURN_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How an engine is watched.
 #[derive(Debug, Clone)]
 pub struct WatchConfig {
@@ -43,6 +47,9 @@ pub struct WatchConfig {
     pub quiet: Duration,
     /// How many inspects may run at once, at least 1.
     pub concurrency: usize,
+    /// How many connections are kept open while nothing is asked. At the beginning
+    /// of a session so many inspects run at once, at least 1.
+    pub kept: usize,
     /// First wait after a failure; it doubles.
     pub backoff_floor: Duration,
     /// Longest wait after a failure.
@@ -50,6 +57,8 @@ pub struct WatchConfig {
     /// A container that lives on so long after its stop timeout has survived its
     /// stop signal, and is taken back.
     pub survival: Duration,
+    /// Whose turn it is to be read, where there are several engines.
+    pub turns: Arc<Semaphore>,
     /// Whoever rings has everything listed and compared now.
     pub relist: Arc<Notify>,
 }
@@ -64,9 +73,11 @@ impl WatchConfig {
             resync: Duration::from_secs(60),
             quiet: Duration::from_secs(10),
             concurrency: 16,
+            kept: 16,
             backoff_floor: Duration::from_millis(100),
             backoff_ceiling: Duration::from_secs(10),
             survival: Duration::from_secs(2),
+            turns: Arc::new(Semaphore::new(1)),
             relist: Arc::default(),
         }
     }
@@ -247,12 +258,15 @@ impl Watch {
 
     async fn session(&mut self) -> Result<Infallible, End> {
         let config = &self.config;
+        // Boxed, as the two below: a session lasts, what it begins with does not.
         let (client, engine) =
-            DockerClient::connect(&config.address, config.deadlines, config.concurrency).await?;
+            Box::pin(DockerClient::connect(&config.address, config.deadlines, config.kept)).await?;
         let since = SystemTime::now();
         let events = EventStream::open(client.clone(), since, config.quiet);
-        client.learn_all_networks().await;
-        let (containers, unreadable) = self.read_all(&client).await?;
+        let turns = Arc::clone(&config.turns);
+        let turn = tokio::time::timeout(TURN_PATIENCE, turns.acquire()).await;
+        Box::pin(client.learn_all_networks()).await;
+        let (containers, unreadable) = Box::pin(self.read_all(&client)).await?;
         tracing::info!(
             engine = %self.config.address,
             version = engine.engine_version,
@@ -269,6 +283,7 @@ impl Watch {
         self.connected = true;
         self.mortality = Some(Mortality::ask(client.clone(), &self.config.address));
         self.tell(Change::Snapshot { containers, unreadable, at: Instant::now() }).await?;
+        drop(turn);
         Following::new(self, client, events).run().await
     }
 
@@ -280,16 +295,17 @@ impl Watch {
     ) -> Result<(Vec<Container>, Vec<(ContainerId, String)>), End> {
         let mut ids: HashSet<ContainerId> = self.inventory.ids().cloned().collect();
         client.list(|listed| ids.extend(listed.map_or_else(|id| id, |listed| Some(listed.id)))).await?;
+        let length = ids.len();
         let mut reads = futures_util::stream::iter(ids)
             .map(|id| async move { (client.inspect(&id).await, id) })
-            .buffer_unordered(self.config.concurrency.max(1));
-        let mut containers = Vec::new();
+            .buffer_unordered(self.config.kept.max(1));
+        let mut containers = Vec::with_capacity(length);
         let mut unreadable = Vec::new();
         while let Some((result, id)) = reads.next().await {
             match result {
                 Ok(mut container) => {
                     self.inventory.mark(&mut container);
-                    self.inventory.read(container.clone());
+                    self.inventory.note(&container);
                     if container.run != RunState::Stopped {
                         containers.push(container);
                     }

@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use crate::core::command::Check;
+use crate::core::desired::Scope;
 use crate::core::name::{BackendName, ClassName, MapWord, ServerName};
 use crate::core::state::{Admin, Backend, Map, Server, State};
 
@@ -35,55 +36,61 @@ pub struct RenderedConfig {
 /// out; so is the pool's copy of a backend that is in use.
 #[must_use]
 pub fn render(settings: &ConfigSettings, state: &State) -> RenderedConfig {
-    Renderer::default().render(settings, state)
+    Renderer::default().render(settings, state, Scope::All)
 }
 
 /// Writes down one state after the other. A lone event changes one backend of
 /// thousands, so what was written of the others is kept.
 #[derive(Debug, Default)]
 pub struct Renderer {
-    /// Each backend as it was, and its lines.
-    written: BTreeMap<BackendName, (Backend, String)>,
+    /// Each backend's lines.
+    written: BTreeMap<BackendName, Box<str>>,
+    /// How long the whole text was.
+    length: usize,
 }
 
 impl Renderer {
-    /// As [`render`]; always with the same settings.
-    pub fn render(&mut self, settings: &ConfigSettings, state: &State) -> RenderedConfig {
-        self.bring_up_to_date(settings, state);
-        let lines: usize = self.written.values().map(|(_, lines)| lines.len()).sum();
-        let pool = 48 * settings.classes.len() * settings.pool_size;
-        rendered(settings, state, String::with_capacity(2 * TEMPLATE.len() + lines + pool), &self.written)
-    }
-
-    fn bring_up_to_date(&mut self, settings: &ConfigSettings, state: &State) {
-        self.written.retain(|name, _| state.backends.contains_key(name));
-        for (name, backend) in &state.backends {
-            let Some(class) = class_of(settings, name) else { continue };
-            if !self.written.get(name).is_some_and(|(before, _)| is_same(before, backend)) {
-                self.written.insert(name.clone(), (backend.clone(), lines(name, class, backend)));
+    /// As [`render`]; always with the same settings. `changed` is what may be
+    /// another than at the last call.
+    pub fn render(&mut self, settings: &ConfigSettings, state: &State, changed: Scope) -> RenderedConfig {
+        match changed {
+            Scope::All => {
+                self.written.clear();
+                for name in state.backends.keys() {
+                    self.write_again(settings, state, name);
+                }
+            }
+            Scope::Some { backends, .. } => {
+                for name in &backends {
+                    self.write_again(settings, state, name);
+                }
             }
         }
+        // A line more than the last time has room, too.
+        let text = String::with_capacity(self.length + 2 * TEMPLATE.len());
+        let rendered = rendered(settings, state, text, &self.written);
+        self.length = rendered.haproxy_cfg.len();
+        rendered
     }
-}
 
-/// Equal also in what HAProxy does not tell.
-fn is_same(one: &Backend, other: &Backend) -> bool {
-    let making = |(a, b): (&Server, &Server)| {
-        (a.making.inter_ms, a.making.slow_start_ms) == (b.making.inter_ms, b.making.slow_start_ms)
-    };
-    one == other && one.servers.values().zip(other.servers.values()).all(making)
+    fn write_again(&mut self, settings: &ConfigSettings, state: &State, name: &BackendName) {
+        self.written.remove(name);
+        let written = state.backends.get(name).zip(class_of(settings, name));
+        self.written
+            .extend(written.map(|(backend, class)| (name.clone(), lines(name, class, backend).into())));
+    }
 }
 
 fn rendered(
     settings: &ConfigSettings,
     state: &State,
     mut text: String,
-    written: &BTreeMap<BackendName, (Backend, String)>,
+    written: &BTreeMap<BackendName, Box<str>>,
 ) -> RenderedConfig {
     for line in TEMPLATE.lines() {
         match line {
             "@PRIVILEGES@" => settings.identity.iter().for_each(|identity| privileges(&mut text, *identity)),
-            "@BACKENDS@" => written.values().for_each(|(_, lines)| text.push_str(lines)),
+            "@BACKENDS@" => written.values().for_each(|lines| text.push_str(lines)),
             "@STICKYPOOL@" => pool(&mut text, settings, state, 1..=STICKY_POOL.min(settings.pool_size)),
             "@POOL@" => pool(&mut text, settings, state, STICKY_POOL + 1..=settings.pool_size),
             "@LOCALPEER@" => settings.peers.iter().for_each(|peers| local_peer(&mut text, peers)),

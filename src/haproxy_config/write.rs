@@ -115,9 +115,9 @@ pub fn install(
     let mut changed = Vec::new();
     for (map, text) in &rendered.maps {
         let target = maps.join(map.file_name());
-        match read(&target)? {
-            Some(old) if old == text.as_bytes() => continue,
-            Some(_) => {}
+        match says(&target, text)? {
+            Some(true) => continue,
+            Some(false) => {}
             // `haproxy -c` wants the file to exist, whatever it says.
             None => drop(File::create(&target).map_err(|source| failed("create", &target, source))?),
         }
@@ -125,7 +125,7 @@ pub fn install(
     }
 
     let config = dir.join(CONFIG_FILE);
-    let to_check = if read(&config)?.is_some_and(|old| old == rendered.haproxy_cfg.as_bytes()) {
+    let to_check = if says(&config, &rendered.haproxy_cfg)? == Some(true) {
         config.clone()
     } else {
         let candidate = Candidate::write(config.clone(), &rendered.haproxy_cfg)?;
@@ -147,9 +147,14 @@ pub fn install(
     Ok(config)
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, InstallError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
+/// Whether a file says just this; `None` if there is none. As a rule another
+/// length tells, and the file need not be read.
+fn says(path: &Path, text: &str) -> Result<Option<bool>, InstallError> {
+    let length = fs::metadata(path).map(|file| file.len());
+    let same =
+        length.and_then(|length| Ok(length == text.len() as u64 && fs::read(path)? == text.as_bytes()));
+    match same {
+        Ok(same) => Ok(Some(same)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) => Err(failed("read", path, source)),
     }

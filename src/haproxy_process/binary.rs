@@ -22,11 +22,17 @@ pub struct HaproxyBinary {
     pub version: Version,
 }
 
+/// What was looked for, and where.
+fn sought(path: &Path) -> String {
+    let place = if path.components().count() == 1 { " in PATH" } else { "" };
+    format!("{}{place}", path.display())
+}
+
 /// Why there is no HAProxy to start.
 #[derive(Debug, thiserror::Error)]
 pub enum BinaryError {
     /// There is no such file, or none of this name in `PATH`.
-    #[error("there is no HAProxy at {}: install it, or name it with --haproxy PATH", .0.display())]
+    #[error("there is no {}: install HAProxy, or name it with --haproxy PATH", sought(.0))]
     Absent(PathBuf),
     /// The file may not be executed, or isn't a program for this machine.
     #[error("{} can't be executed: {source}", .path.display())]
@@ -125,7 +131,7 @@ mod tests {
     async fn what_is_not_a_usable_haproxy_is_told_apart() {
         assert_eq!(
             message(Path::new("/nonexistent/haproxy")).await,
-            "there is no HAProxy at /nonexistent/haproxy: install it, or name it with --haproxy PATH"
+            "there is no /nonexistent/haproxy: install HAProxy, or name it with --haproxy PATH"
         );
         assert!(message(Path::new("/etc/passwd")).await.starts_with("/etc/passwd can't be executed: "));
         assert_eq!(

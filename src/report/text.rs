@@ -24,6 +24,18 @@ impl Display for Printable<'_> {
     }
 }
 
+/// What a check saw, by HAProxy's name for it, where a person can do something about it.
+fn in_words(check: &str) -> Option<&'static str> {
+    Some(match check {
+        "L4CON" => "can't connect",
+        "L4TOUT" => "no connection in time",
+        "L7TOUT" => "no answer in time",
+        "L7RSP" => "no HTTP",
+        "L7STS" => "wrong status",
+        _ => return None,
+    })
+}
+
 /// Seconds in the largest unit that fits: `59s`, `3m`, `26h`, `2d`.
 struct Age(u64);
 
@@ -209,7 +221,10 @@ impl Status {
         let row = |server: &super::ServerStatus| {
             let state = match (&server.check, server.state) {
                 // The check matters only where it keeps traffic away.
-                (Some(check), ServerState::Down) => format!("down ({})", Printable(check)),
+                (Some(check), ServerState::Down) => match in_words(check) {
+                    Some(words) => format!("down ({}: {words})", Printable(check)),
+                    None => format!("down ({})", Printable(check)),
+                },
                 (_, state) => state.to_string(),
             };
             [
@@ -249,7 +264,8 @@ impl Status {
 impl Display for PlanReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.steps.len() {
-            0 => writeln!(f, "nothing to send")?,
+            0 if self.stale.is_empty() => writeln!(f, "nothing to send")?,
+            0 => writeln!(f, "nothing that could be sent now")?,
             number => {
                 count(f, number, "command", "commands")?;
                 writeln!(f, " to send")?;

@@ -144,10 +144,20 @@ impl Client {
     ) -> Result<Vec<Verdict>, RunError> {
         let commands = commands.into_iter();
         let mut done = Vec::with_capacity(commands.size_hint().0);
-        match self.connection.run(commands, &mut done).await {
+        match self.run_each(commands, |verdict| done.push(verdict)).await {
             Ok(()) => Ok(done),
             Err(error) => Err(RunError { done, error }),
         }
+    }
+
+    /// The same for those who want each verdict as it comes. After an error `each`
+    /// has had the verdicts on the first commands.
+    pub async fn run_each<'a>(
+        &mut self,
+        commands: impl IntoIterator<Item = &'a Command>,
+        each: impl FnMut(Verdict),
+    ) -> Result<(), ClientError> {
+        self.connection.run(commands.into_iter(), each).await
     }
 
     /// Makes sure that the process is still the one that was connected to, and

@@ -167,11 +167,11 @@ impl Connection {
         }
     }
 
-    /// Sends commands and puts the verdict on each into `done`, in order.
+    /// Sends commands and gives the verdict on each to `each`, in order, as it comes.
     pub(super) async fn run<'a>(
         &mut self,
         mut commands: impl Iterator<Item = &'a Command>,
-        done: &mut Vec<Verdict>,
+        mut each: impl FnMut(Verdict),
     ) -> Result<(), ClientError> {
         self.begin()?;
         let Self { address, maps, heard, read, write, timeouts, out, .. } = self;
@@ -209,7 +209,7 @@ impl Connection {
                         None => return Err(ClientError::Closed { address: address.clone() }),
                     };
                     if let Some(command) = flight.pop_front() {
-                        done.push(classify(command, &reply));
+                        each(classify(command, &reply));
                     }
                     last = Instant::now();
                     heard.fetch_add(1, Ordering::Relaxed);

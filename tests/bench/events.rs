@@ -4,8 +4,7 @@
 //! An event is a container that joins a host of ten (`docker run`), or dies.
 //! Times come from hapilot's own log, so they have no part of the engine's or of
 //! this program's: from the end of the inspect (or from the event's arrival) to
-//! HAProxy's acknowledgement of the last command that it led to. Where a turn
-//! serves several events, the oldest counts. HAProxy checks all servers
+//! HAProxy's acknowledgement of the last command that it led to. HAProxy checks all servers
 //! meanwhile, every five seconds, on the same cores.
 
 #![allow(
@@ -16,10 +15,11 @@
 
 mod stage;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use stage::daemon::{Acknowledged, Daemon, container};
+use stage::daemon::{Acknowledged, Daemon, PATIENCE, container};
 use stage::fake_docker::FakeDocker;
 use stage::figures::{Cpu, Table, median, ms, percentile};
 use stage::haproxy::Haproxy;
@@ -31,6 +31,11 @@ const POOL: usize = 1_000;
 const SINGLE: usize = 150;
 const BURST: usize = 100;
 const BURSTS: usize = 6;
+/// Of a container that joins (`add server`, `enable health`, and three that let it
+/// in when its check has passed) and dies (`set server … state maint`, `del server`).
+const COMMANDS: usize = 7;
+/// No turn of a burst ends so long after the one before.
+const SILENCE: Duration = Duration::from_millis(500);
 /// Events for the CPU time, and the pause between two of them.
 const STREAM: usize = 200;
 const PACE: Duration = Duration::from_millis(10);
@@ -48,6 +53,8 @@ struct Stage {
     port: u16,
     /// Containers at rest.
     size: usize,
+    /// Newcomers so far.
+    joined: AtomicUsize,
 }
 
 fn main() {
@@ -70,9 +77,8 @@ fn main() {
     let mut bursts = Table::new([
         "HAProxy",
         "containers",
-        "commands per turn",
-        "p50 of a turn",
-        "bare writer for as many",
+        "p50 of an event",
+        "bare writer for half of a burst",
         "ratio",
         "whole burst, with inspects",
     ]);
@@ -118,21 +124,22 @@ fn main() {
             format!("{calls:.2}"),
             "<= 2".to_owned(),
         ]);
-        let commands = burst.iter().map(|turn| turn.commands).sum::<usize>() / burst.len();
-        let since_inspect: Vec<Duration> = burst.iter().map(|turn| turn.since_inspect).collect();
-        let bare = stage.bare(commands);
+        let since_inspect: Vec<Duration> = burst.iter().map(|seen| seen.since_inspect).collect();
+        let half = stage.bare() * u32::try_from(COMMANDS * BURST / 4).unwrap();
         bursts.row([
             head().0,
             head().1,
-            commands.to_string(),
             ms(median(&since_inspect)),
-            ms(bare),
-            format!("{:.2}", median(&since_inspect).as_secs_f64() / bare.as_secs_f64()),
+            ms(half),
+            format!("{:.2}", median(&since_inspect).as_secs_f64() / half.as_secs_f64()),
             ms(median(&whole)),
         ]);
     }
     latency.print("From the end of the inspect to HAProxy's acknowledgement");
-    bursts.print("Bursts of 100, against a bare writer that pushes as many commands of the same kinds");
+    bursts.print(
+        "Bursts of 100, against a bare writer that pushes the same commands in one piece: half of the events can't be \
+         acknowledged before half of the commands are",
+    );
     cost.print("What an event costs");
 }
 
@@ -146,7 +153,7 @@ impl Stage {
         let hapilot = Daemon::start(&docker, &haproxy);
         hapilot.wait_until_converged();
         assert_eq!(haproxy.servers(), size);
-        let stage = Self { docker, haproxy, hapilot, port, size };
+        let stage = Self { docker, haproxy, hapilot, port, size, joined: AtomicUsize::new(0) };
         stage.rest();
         stage
     }
@@ -156,16 +163,18 @@ impl Stage {
         self.hapilot.skip();
     }
 
-    /// The `k`th newcomer joins a host that is there.
-    fn join(&self, k: usize) -> String {
+    /// A newcomer joins a host that is there. Each is another container: one that
+    /// ends again and again is held back.
+    fn join(&self) -> String {
+        let k = self.joined.fetch_add(1, Ordering::Relaxed);
         let hosts = self.size / PER_HOST;
         self.docker.run(container(self.size + k, k % hosts, self.port))
     }
 
     fn singles(&self) -> Vec<Acknowledged> {
         let mut seen = Vec::new();
-        for k in 0..SINGLE {
-            let id = self.join(k);
+        for _ in 0..SINGLE {
+            let id = self.join();
             seen.push(self.hapilot.acknowledged().1);
             sleep(PACE);
             self.docker.die(&id);
@@ -177,45 +186,48 @@ impl Stage {
         seen
     }
 
-    /// What each turn took, and what the bursts took as a whole.
+    /// What each event took, and what the bursts took as a whole.
     fn bursts(&self) -> (Vec<Acknowledged>, Vec<Duration>) {
-        let (mut turns, mut wholes) = (Vec::new(), Vec::new());
+        let (mut events, mut wholes) = (Vec::new(), Vec::new());
         for _ in 0..BURSTS {
             let begin = Instant::now();
-            let ids: Vec<String> = (0..BURST).map(|k| self.join(k)).collect();
-            // Each is added, and let in by its check; one whose server is not deleted
-            // yet takes that, with a command less.
-            wholes.push(self.until(4 * BURST, &mut turns) - begin);
-            sleep(50 * PACE);
-            self.hapilot.skip();
+            let ids: Vec<String> = (0..BURST).map(|_| self.join()).collect();
+            wholes.push(self.until_silence(&mut events) - begin);
+            self.wait_until_serving(self.size + BURST);
             let begin = Instant::now();
             for id in &ids {
                 self.docker.die(id);
             }
-            // Each is taken out of service; one that is just being checked is deleted
-            // in a later turn.
-            wholes.push(self.until(BURST, &mut turns) - begin);
+            wholes.push(self.until_silence(&mut events) - begin);
+            self.wait_until_serving(self.size);
             for id in &ids {
                 self.docker.destroy(id);
             }
-            sleep(50 * PACE);
-            self.hapilot.skip();
+            self.rest();
+            assert_eq!(self.haproxy.servers(), self.size, "all of a burst are deleted");
         }
-        self.rest();
-        assert_eq!(self.haproxy.servers(), self.size);
-        (turns, wholes)
+        (events, wholes)
     }
 
-    fn until(&self, commands: usize, turns: &mut Vec<Acknowledged>) -> Instant {
-        let mut done = 0;
-        loop {
-            let (at, turn) = self.hapilot.acknowledged();
-            done += turn.commands;
-            turns.push(turn);
-            if done >= commands {
-                return at;
-            }
+    /// Newcomers are let in by HAProxy's checks, which have a busy core here.
+    fn wait_until_serving(&self, servers: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.haproxy.serving() != servers {
+            assert!(Instant::now() < deadline, "{} of {servers} serve", self.haproxy.serving());
+            sleep(PACE);
         }
+    }
+
+    /// The events of a burst, up to the last: how many there will be is not known,
+    /// for a container that is read again without a command is not told of.
+    fn until_silence(&self, events: &mut Vec<Acknowledged>) -> Instant {
+        let (mut last, event) = self.hapilot.acknowledged();
+        events.push(event);
+        while let Some((at, event)) = self.hapilot.acknowledged_within(SILENCE) {
+            last = at;
+            events.push(event);
+        }
+        last
     }
 
     /// CPU time and calls to Docker per event of a steady stream.
@@ -223,8 +235,8 @@ impl Stage {
         let mut cpu = Cpu::of(self.hapilot.pid());
         cpu.used();
         let calls = self.docker.calls().reads();
-        for k in 0..STREAM / 2 {
-            let id = self.join(k);
+        for _ in 0..STREAM / 2 {
+            let id = self.join();
             sleep(PACE);
             self.docker.die(&id);
             sleep(PACE);
@@ -243,18 +255,17 @@ impl Stage {
         let mut cpu = Cpu::of(self.hapilot.pid());
         cpu.used();
         let mut time = Duration::ZERO;
-        for k in 0..LONE {
-            self.join(k);
+        for _ in 0..LONE {
+            self.join();
             sleep(LONE_REST);
             time += cpu.used();
         }
         time / u32::try_from(LONE).unwrap()
     }
 
-    /// What a bare writer needs for so many commands, half of them as for
-    /// containers that join, half as for those that die. Ends hapilot first:
-    /// it would undo them.
-    fn bare(self, commands: usize) -> Duration {
+    /// What a bare writer needs for a command, in bursts as of containers that join
+    /// and die. Ends hapilot first: it would undo them.
+    fn bare(self) -> Duration {
         let Self { haproxy, hapilot, port, .. } = self;
         drop(hapilot);
         let mut backends = haproxy.backends();
@@ -275,8 +286,8 @@ impl Stage {
             let deaths: String = servers.iter().map(del).collect();
             let took = bare::push(&haproxy.socket(), &joins, 5 * BURST)
                 + bare::push(&haproxy.socket(), &deaths, 2 * BURST);
-            per_command.push(took / u32::try_from(7 * BURST).unwrap());
+            per_command.push(took / u32::try_from(COMMANDS * BURST).unwrap());
         }
-        median(&per_command) * u32::try_from(commands).unwrap()
+        median(&per_command)
     }
 }

@@ -222,7 +222,14 @@ fn planned(pair: &Pair) -> Outcome {
     )
 }
 
+/// The engine starts at once again what lived for ten seconds; what dies earlier it
+/// lets wait, each time twice as long. The rest of a round takes more than six.
+fn let_haproxy_live() {
+    std::thread::sleep(Duration::from_secs(5));
+}
+
 fn haproxy_killed(pair: &Pair) -> Outcome {
+    let_haproxy_live();
     let pid = pair.pid(Side::One, "haproxy");
     // The engine starts it again.
     around(pair, || kill("-KILL", pid), || pair.has_role(Side::Two, "master"), || {})
@@ -316,6 +323,7 @@ fn deployments(pair: &Pair, times: usize) {
         let mut replicas: Vec<String> =
             (0..3).map(|index| start_replica(pair, &format!("old-{round}-{index}"))).collect();
         pair.sides_are_equal();
+        let_haproxy_live();
         let mut took = Duration::ZERO;
         all.push(around(
             pair,

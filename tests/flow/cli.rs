@@ -328,6 +328,12 @@ fn leaving_waits_for_the_partner() {
         });
         assert_eq!(leave("30s"), (0, String::new(), String::new()));
     });
+    let gone = temp.path().join("gone");
+    let (code, _, errors) = outcome(hapilot().args(["leave", "--dir"]).arg(&gone));
+    assert_eq!(code, i32::from(exit::FAILED));
+    let expected =
+        format!("can't write to {}, which should be the --dir of this machine's hapilot", gone.display());
+    assert!(errors.contains(&expected), "{errors}");
 }
 
 #[test]

@@ -139,8 +139,8 @@ fn container() -> impl Strategy<Value = Container> {
             network_mode,
             networks: networks.into_iter().map(|(name, endpoint)| (name.into(), endpoint)).collect(),
             exposed_ports,
-            labels,
-            env,
+            labels: labels.into_iter().collect(),
+            env: env.into_iter().collect(),
             ..Container::running(id, &name)
         },
     )

@@ -16,6 +16,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use attached::{Haproxy, SESSION_LIMIT, address, container, converge, listen, reconcile};
+use hapilot::core::container::{Container, Health};
+use hapilot::core::state::Admin;
+use hapilot::reconcile::{Link, Reconcile};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -23,6 +26,9 @@ on_every_version!(
     a_replica_takes_no_request_before_it_listens,
     visitors_wait_for_the_first_container_of_a_host,
     a_replica_takes_no_request_before_its_answer_is_the_wanted_one,
+    one_that_docker_calls_starting_is_asked_before_it_replaces_an_ill_one,
+    one_that_docker_calls_starting_is_let_in_at_once_if_it_answers,
+    one_that_docker_calls_starting_is_waited_for_when_it_is_the_last,
     the_old_one_serves_until_the_new_one_is_up,
     sessions_that_nobody_ends_are_cut_and_nothing_is_left,
 );
@@ -53,6 +59,15 @@ async fn retries(haproxy: &Haproxy) -> u64 {
     stat.lines().skip(1).filter_map(|line| line.split(',').nth(place)?.parse::<u64>().ok()).sum()
 }
 
+async fn the_second_waits_until_it_listens(haproxy: &Haproxy) {
+    for _ in 0..20 {
+        assert_eq!(haproxy.visit("a.example").await, said("one"));
+    }
+    assert_eq!(retries(haproxy).await, 0, "nobody was sent to it");
+    listen(at(2), "two").await;
+    until_served_by(haproxy, "two").await;
+}
+
 async fn a_replica_takes_no_request_before_it_listens(version: &str) {
     let haproxy = Haproxy::start(version, 3).await;
     let mut link = haproxy.link().await;
@@ -62,12 +77,7 @@ async fn a_replica_takes_no_request_before_it_listens(version: &str) {
 
     reconcile.desired_mut().set(container(2, "a.example"));
     converge(&mut reconcile, &mut link).await;
-    for _ in 0..20 {
-        assert_eq!(haproxy.visit("a.example").await, said("one"));
-    }
-    assert_eq!(retries(&haproxy).await, 0, "nobody was sent to it");
-    listen(at(2), "two").await;
-    until_served_by(&haproxy, "two").await;
+    the_second_waits_until_it_listens(&haproxy).await;
 
     // A restart of HAProxy's side of things is none of the newcomer: it stays.
     let gone = container(1, "").id;
@@ -157,6 +167,62 @@ async fn a_replica_takes_no_request_before_its_answer_is_the_wanted_one(version:
             assert_eq!(haproxy.visit("a.example").await, said("one"), "{status:?}");
         }
     }
+}
+
+fn with_health(n: u8, health: Health) -> Container {
+    Container { health: Some(health), ..container(n, "a.example") }
+}
+
+/// One container that is well, and a second one that has just begun, does not
+/// listen yet, and of which Docker says so.
+async fn one_well_and_one_starting(haproxy: &Haproxy) -> (Reconcile, Link) {
+    let mut link = haproxy.link().await;
+    listen(at(1), "one").await;
+    let mut reconcile = reconcile(vec![with_health(1, Health::Healthy)]);
+    converge(&mut reconcile, &mut link).await;
+    reconcile.desired_mut().set(with_health(2, Health::Starting));
+    converge(&mut reconcile, &mut link).await;
+    let admins: Vec<Admin> = link.observed().state.servers().map(|(_, _, server)| server.admin).collect();
+    assert_eq!(admins, [Admin::Ready, Admin::Drain]);
+    (reconcile, link)
+}
+
+async fn one_that_docker_calls_starting_is_asked_before_it_replaces_an_ill_one(version: &str) {
+    let haproxy = Haproxy::start(version, 3).await;
+    let (mut reconcile, mut link) = one_well_and_one_starting(&haproxy).await;
+    reconcile.desired_mut().set(with_health(1, Health::Unhealthy));
+    converge(&mut reconcile, &mut link).await;
+    the_second_waits_until_it_listens(&haproxy).await;
+}
+
+async fn one_that_docker_calls_starting_is_let_in_at_once_if_it_answers(version: &str) {
+    let haproxy = Haproxy::start(version, 3).await;
+    let (mut reconcile, mut link) = one_well_and_one_starting(&haproxy).await;
+    listen(at(2), "two").await;
+    // While it is down it is asked every 100 ms.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for _ in 0..10 {
+        assert_eq!(haproxy.visit("a.example").await, said("one"), "it drains");
+    }
+    reconcile.desired_mut().remove(&container(1, "").id);
+    converge(&mut reconcile, &mut link).await;
+    assert_eq!(haproxy.visit("a.example").await, said("two"));
+    assert_eq!(retries(&haproxy).await, 0);
+}
+
+async fn one_that_docker_calls_starting_is_waited_for_when_it_is_the_last(version: &str) {
+    let haproxy = Haproxy::start(version, 3).await;
+    let (mut reconcile, mut link) = one_well_and_one_starting(&haproxy).await;
+    // Longer than it takes ten checks to fail.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    reconcile.desired_mut().remove(&container(1, "").id);
+    converge(&mut reconcile, &mut link).await;
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        listen(at(2), "two").await;
+    };
+    let (answer, ()) = tokio::join!(haproxy.visit("a.example"), late);
+    assert_eq!(answer, said("two"));
 }
 
 async fn the_old_one_serves_until_the_new_one_is_up(version: &str) {

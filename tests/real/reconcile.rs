@@ -63,8 +63,11 @@ async fn a_host_comes_scales_and_goes(version: &str) {
     reconcile.desired_mut().set(paused);
     converge(&mut reconcile, &mut link).await;
     assert_eq!(haproxy.visit("shop.example").await.0, 503);
+    reconcile.observe(&mut link).await.unwrap();
+    assert!(link.is_current(Duration::from_secs(60)));
     reconcile.desired_mut().set(container(2, "shop.example"));
     converge(&mut reconcile, &mut link).await;
+    assert!(!link.is_current(Duration::from_secs(60)), "that it was down is no longer true");
     assert_eq!(haproxy.visit("shop.example").await, (200, "two".to_owned()));
 
     reconcile.desired_mut().replace(Vec::new());

@@ -30,7 +30,6 @@ use crate::engine::Facts;
 use crate::farm;
 use crate::haproxy_model::{Haproxy, Network, Release, Server};
 use crate::invariants::{Breaches, serving};
-use crate::verdict::is_well;
 
 /// What goes wrong after some more lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +60,14 @@ pub struct Net {
 impl Network for Net {
     fn listens(&self, at: SocketAddr) -> bool {
         self.listeners.get(&at).is_some_and(|from| *from <= self.now)
+    }
+}
+
+impl Net {
+    /// Somebody lives there who does not listen yet. Nobody can know of one that has
+    /// died a moment ago.
+    fn is_to_listen(&self, at: SocketAddr) -> bool {
+        self.listeners.get(&at).is_some_and(|from| *from > self.now)
     }
 }
 
@@ -98,6 +105,8 @@ pub struct Stage {
     pub has_met: bool,
     /// A command was refused, so the rest of its plan stands on nothing.
     refused: bool,
+    /// Let in while there was nobody else: whether they listen was no matter.
+    awaited: BTreeSet<String>,
     pub breaches: Vec<String>,
     journal: VecDeque<String>,
     /// All of it, unbounded.
@@ -147,6 +156,7 @@ impl Shared {
             reading: false,
             has_met: false,
             refused: false,
+            awaited: BTreeSet::new(),
             breaches: Vec::new(),
             journal: VecDeque::new(),
             all: String::new(),
@@ -453,6 +463,10 @@ impl Stage {
             Some((known, sight)) if Arc::ptr_eq(&known, facts) => sight,
             _ => Sight::of(haproxy, facts, &self.net),
         });
+        let server = line.strip_prefix("set server ");
+        if let Some(server) = server.and_then(|rest| rest.strip_suffix(" health up")) {
+            self.awaited.insert(server.to_owned());
+        }
         let reply = haproxy.command(line);
         let after = known.as_ref().map(|facts| Sight::of(haproxy, facts, &self.net));
         self.refused |= matches!(reply.trim(), "No such server." | "No such backend.");
@@ -463,8 +477,9 @@ impl Stage {
             if !lost.is_empty() {
                 self.breaches.push(format!("{lost:?} lost the last ready server by `{line}`"));
             }
-            // Who was let in while there was nobody else stays in.
-            let haste = after.hasty.difference(&before.taking).next();
+            // Who was let in while there was nobody else stays in, or drains and comes back.
+            let fine = |server: &&String| before.taking.contains(*server) || self.awaited.contains(*server);
+            let haste = after.hasty.iter().find(|server| !fine(server));
             if let Some(server) = haste {
                 self.breaches.push(format!("`{line}` lets {server} in before it listens"));
             }
@@ -510,21 +525,15 @@ fn cuts_early(haproxy: &Haproxy, line: &str) -> Option<String> {
 }
 
 fn hasty(haproxy: &Haproxy, facts: &Facts, net: &Net) -> BTreeSet<String> {
-    let takes = |server: &&Server, listens| server.takes_traffic() && net.listens(server.address) == listens;
     let begun = |server: &&Server| {
         let name = ServerName::new(&server.name).ok();
-        let id = name.as_ref().and_then(id_of_server);
-        // One that Docker does not call well yet drains first, and nobody waits for its
-        // check if the better ones fall ill.
-        id.is_some_and(|id| {
-            let container = facts.containers.values().find(|container| container.id.short() == id);
-            facts.young.contains(id) && container.is_some_and(is_well)
-        })
+        name.as_ref().and_then(id_of_server).is_some_and(|id| facts.young.contains(id))
     };
     let mut hasty = BTreeSet::new();
     for backend in &haproxy.backends {
-        if backend.servers.iter().any(|server| takes(&server, true)) {
-            let servers = backend.servers.iter().filter(|server| takes(server, false)).filter(begun);
+        if backend.servers.iter().any(|server| server.takes_traffic() && net.listens(server.address)) {
+            let early = |server: &&Server| server.takes_traffic() && net.is_to_listen(server.address);
+            let servers = backend.servers.iter().filter(early).filter(begun);
             hasty.extend(servers.map(|server| format!("{}/{}", backend.name, server.name)));
         }
     }

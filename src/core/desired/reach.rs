@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Desired, Tenant, unlink};
+use super::{Desired, Tenant};
 use crate::core::claim::{Rejection, printable, quoted};
 use crate::core::container::{Container, ContainerId, EngineName, NetworkMode};
 use crate::core::endpoint::{self, Reach, Spot, Vantage, View};
@@ -85,8 +85,11 @@ impl Desired {
     }
 
     fn name_of(&self, id: &ContainerId) -> String {
-        let name = self.tenants.get(id).map(|tenant| printable(&tenant.container.name, 64));
-        format!("{} ({id})", name.unwrap_or_default())
+        match self.tenants.get(id) {
+            Some(tenant) => format!("{} ({id})", printable(&tenant.container.name, 64)),
+            // It has ended, and is looked for under its identifier alone.
+            None => id.to_string(),
+        }
     }
 
     /// HAProxy has been observed.
@@ -176,11 +179,11 @@ impl Desired {
         tenant.reach = reach;
         let after = self.tenants.get(id).map(|tenant| self.spots(tenant)).unwrap_or_default();
         for spot in before.iter().filter(|spot| !after.contains(spot)) {
-            unlink(&mut self.by_spot, spot, id);
+            self.leave_spot(spot, id);
             self.touch_spot(spot);
         }
         for spot in after {
-            self.by_spot.entry(spot.clone()).or_default().insert(id.clone());
+            self.by_spot.entry(spot.clone()).or_default().insert(id.clone(), ());
             self.touch_spot(&spot);
         }
     }
@@ -221,12 +224,21 @@ impl Desired {
         reach.map(|reach| reach.spots(&tenant.container.engine, &self.vantage)).unwrap_or_default()
     }
 
+    /// A container has no part in an address any more.
+    pub(super) fn leave_spot(&mut self, spot: &Spot, id: &ContainerId) {
+        if let Some(sharers) = self.by_spot.get_mut(spot) {
+            sharers.remove(id);
+            if sharers.is_empty() {
+                self.by_spot.remove(spot);
+            }
+        }
+    }
+
     /// Everyone who has (or had) a part in an address is to be looked at again.
     pub(super) fn touch_spot(&mut self, spot: &Spot) {
         let Some(sharers) = self.by_spot.get(spot) else { return };
-        self.touched.extend(sharers.iter().cloned());
-        let sharers = sharers.iter();
-        let hosts = sharers.filter_map(|id| self.tenants.get(id)).flat_map(Tenant::hosts);
+        self.touched.extend(sharers.keys().cloned());
+        let hosts = sharers.keys().filter_map(|id| self.tenants.get(id)).flat_map(Tenant::hosts);
         self.dirty.extend(hosts.cloned());
     }
 
@@ -257,7 +269,7 @@ impl Desired {
     fn usurped(&self, tenant: &Tenant) -> Option<(&Container, Spot)> {
         let own = self.owner(&tenant.container);
         self.spots(tenant).into_iter().find_map(|spot| {
-            let sharers = self.by_spot.get(&spot)?.iter().filter_map(|id| self.tenants.get(id));
+            let sharers = self.by_spot.get(&spot)?.keys().filter_map(|id| self.tenants.get(id));
             let owners = sharers.map(|other| self.owner(&other.container));
             let last = owners.max_by_key(|owner| (owner.started_at, &owner.id))?;
             (last.id != own.id).then_some((last, spot))

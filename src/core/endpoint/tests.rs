@@ -23,10 +23,11 @@ fn networks(names: &[&str]) -> Vantage {
 
 /// The same container on a network of this identifier and driver.
 fn known(mut container: Container, name: &str, id: &str, driver: Driver) -> Container {
-    let endpoint = container.networks.entry(name.into()).or_default();
+    let mut endpoint = container.networks.get(name).cloned().unwrap_or_default();
     let gateway = Some(Ipv4Addr::new(10, 9, 9, 1));
     let network = Network { id: id.into(), driver, internal: false, gateway, gateway_ipv6: None };
     endpoint.network = Some(network.into());
+    container.networks.insert(name.into(), endpoint);
     container
 }
 

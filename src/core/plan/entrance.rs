@@ -52,13 +52,17 @@ pub(super) fn entrances<'a>(changes: &'a [Change], observed: &Observed) -> BTree
         let (at, to, enters) = match change {
             Change::AddServer(at, to) => (at, to, true),
             Change::ChangeServer { server, from, to } => {
-                if from.address != to.address || to.admin != Admin::Ready {
+                let stays = from.address == to.address;
+                let down = observed.down.contains(server);
+                if !stays || to.admin != Admin::Ready {
                     leaving.insert(server);
-                } else if from.admin == Admin::Drain && !observed.down.contains(server) {
+                } else if from.admin == Admin::Drain && !down {
                     // One that was worse than others serves again, now that they are gone.
                     manned.insert(&server.backend);
                 }
-                (server, to, from.admin == Admin::Maint && from.address == to.address)
+                // One that has just begun may not listen yet when they go.
+                let begins = from.admin == Admin::Drain && down && to.making.young;
+                (server, to, stays && (from.admin == Admin::Maint || begins))
             }
             Change::RemoveServer(at, _) => {
                 leaving.insert(at);
@@ -90,16 +94,37 @@ pub(super) fn entrances<'a>(changes: &'a [Change], observed: &Observed) -> BTree
     entrances
 }
 
-/// Out of maint into service. Leaving maint makes a server count as alive, so one
-/// that is to be checked first drains meanwhile: no request reaches it between
-/// two commands.
-pub(super) fn enter(stage: &mut Vec<Step>, server: &ServerRef, entrance: Entrance, reason: Reason) {
-    let set = |admin| Command::SetServerState { server: server.clone(), admin };
-    let health = |up| Command::SetServerHealth { server: server.clone(), up };
-    let commands = match entrance {
-        Entrance::Known => vec![set(Admin::Ready)],
-        Entrance::Awaited => vec![set(Admin::Ready), health(true)],
-        Entrance::Checked => vec![set(Admin::Drain), health(false), set(Admin::Ready)],
-    };
-    stage.extend(commands.into_iter().map(|command| Step { command, reason }));
+/// Into service, out of maint or out of drain. Leaving maint makes a server count
+/// as alive, so one that is to be checked first drains meanwhile: no request reaches
+/// it between two commands. One that drains already and is down needs no more than
+/// its state: its check may have passed since it was looked at.
+pub(super) fn enter(
+    stage: &mut Vec<Step>,
+    server: &ServerRef,
+    from: Admin,
+    entrance: Entrance,
+    reason: Reason,
+) {
+    if entrance == Entrance::Checked && from == Admin::Maint {
+        stand_aside(stage, server, true, reason);
+    }
+    stage.push(Step {
+        command: Command::SetServerState { server: server.clone(), admin: Admin::Ready },
+        reason,
+    });
+    if entrance == Entrance::Awaited {
+        let command = Command::SetServerHealth { server: server.clone(), up: true };
+        stage.push(Step { command, reason });
+    }
+}
+
+/// Out of maint into drain. There its check goes on: one that has just begun counts
+/// as down until it has passed, so that it is known by the time it is needed.
+pub(super) fn stand_aside(stage: &mut Vec<Step>, server: &ServerRef, young: bool, reason: Reason) {
+    let command = Command::SetServerState { server: server.clone(), admin: Admin::Drain };
+    stage.push(Step { command, reason });
+    if young {
+        let command = Command::SetServerHealth { server: server.clone(), up: false };
+        stage.push(Step { command, reason });
+    }
 }

@@ -97,6 +97,51 @@ fn one_that_serves_again_makes_a_newcomer_wait_for_its_check() {
 }
 
 #[test]
+fn one_that_began_aside_is_checked_there_and_waited_for_when_it_is_the_last() {
+    let new = at("a", "new-2");
+    let young = |admin| {
+        let mut server = server(2, admin);
+        server.making.young = true;
+        server
+    };
+    let (steps, _) = planned(&[Change::AddServer(new.clone(), young(Admin::Drain))], true, &[]);
+    assert_eq!(
+        steps[1..],
+        ["enable health a/new-2", "set server a/new-2 state drain", "set server a/new-2 health down"]
+    );
+
+    let enters = [Change::ChangeServer {
+        server: new.clone(),
+        from: server(2, Admin::Drain),
+        to: young(Admin::Ready),
+    }];
+    let observed = |down: &[&ServerRef], other: Admin| {
+        let mut observed = Observed::default();
+        let backend = observed.state.backends.entry(new.backend.clone()).or_default();
+        backend.servers.insert(at("a", "ill-1").server, server(1, other));
+        observed.down.extend(down.iter().map(|&at| at.clone()));
+        observed
+    };
+    let entrance = |observed: &Observed| entrances(&enters, observed).get(&new).copied();
+    assert_eq!(entrance(&observed(&[], Admin::Ready)), None, "its check has passed");
+    assert_eq!(entrance(&observed(&[&new], Admin::Ready)), Some(Entrance::Checked));
+    assert_eq!(entrance(&observed(&[&new], Admin::Maint)), Some(Entrance::Awaited));
+    let ill = at("a", "ill-1");
+    assert_eq!(entrance(&observed(&[&new, &ill], Admin::Ready)), Some(Entrance::Awaited));
+
+    let entered = |entrance| {
+        let mut stage = Vec::new();
+        enter(&mut stage, &new, Admin::Drain, entrance, Reason::ServerChanged);
+        stage.iter().map(|step| step.command.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(entered(Entrance::Checked), ["set server a/new-2 state ready"]);
+    assert_eq!(
+        entered(Entrance::Awaited),
+        ["set server a/new-2 state ready", "set server a/new-2 health up"]
+    );
+}
+
+#[test]
 fn a_moved_server_is_not_made_ready_in_the_same_plan() {
     let change = Change::ChangeServer {
         server: at("a", "one-1"),

@@ -19,6 +19,7 @@ use crate::core::container::{
     Container, ContainerId, Endpoint, Health, Network, NetworkMode, PublishedPort, RunState, SIGTERM,
     STOP_TIMEOUT,
 };
+use crate::core::few::Few;
 
 /// Swarm's name for a service, a node or a task: 1 to 64 letters and digits.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -55,7 +56,7 @@ pub(super) struct Service {
     /// Untrusted.
     pub(super) name: Arc<str>,
     /// Its own labels whose key begins with `hapilot.`. Untrusted.
-    pub(super) labels: BTreeMap<String, String>,
+    pub(super) labels: Few<String, String>,
     /// True if it or its containers say something that hapilot reads.
     pub(super) speaks: bool,
     /// TCP ports of its containers that it publishes, ascending.
@@ -442,7 +443,7 @@ fn published(ports: &[PortAnswer]) -> Box<[PublishedPort]> {
 }
 
 /// Addresses come as `10.0.1.7/24`.
-fn endpoints(attachments: Vec<AttachmentAnswer>) -> Result<BTreeMap<Arc<str>, Endpoint>, String> {
+fn endpoints(attachments: Vec<AttachmentAnswer>) -> Result<Few<Arc<str>, Endpoint>, String> {
     let mut endpoints: BTreeMap<Arc<str>, Endpoint> = BTreeMap::new();
     for attachment in attachments {
         let Some(NetworkAnswer { id, spec: Some(spec), driver_state }) = attachment.network else { continue };
@@ -464,5 +465,5 @@ fn endpoints(attachments: Vec<AttachmentAnswer>) -> Result<BTreeMap<Arc<str>, En
             }
         }
     }
-    Ok(endpoints)
+    Ok(endpoints.into_iter().collect())
 }

@@ -83,6 +83,7 @@ pub(super) struct Swarm {
     pace: Pace,
     /// True while the watch has its connection.
     connected: bool,
+    /// Kept only as long as there may be more to ask.
     client: Option<DockerClient>,
     events: Option<Events>,
     /// What the engine said last.
@@ -176,14 +177,15 @@ impl Swarm {
         if now < self.due.retry {
             return None;
         }
+        let role = now >= self.due.role;
+        if !role && !self.roster.is_manager() {
+            return None;
+        }
         if self.client.is_none() {
             return Some(Question::Connect);
         }
-        if now >= self.due.role {
+        if role {
             return Some(Question::Role);
-        }
-        if !self.roster.is_manager() {
-            return None;
         }
         if now >= self.due.services {
             return Some(Question::Services);
@@ -219,7 +221,7 @@ impl Swarm {
         if question == Question::Services && self.events.is_none() {
             // First the events, then what they are about.
             self.events = self.client.as_ref().map(|client| {
-                let events = client.events(events::timestamp(SystemTime::now()), events::swarm_filters());
+                let events = client.events(&events::timestamp(SystemTime::now()), &events::swarm_filters());
                 Box::pin(events) as Events
             });
         }
@@ -425,6 +427,8 @@ impl Swarm {
             }
             Role::None => {
                 self.failure = None;
+                // Of several hundred engines most are none, and a connection is 25 kB.
+                self.client = None;
                 if self.roster.is_manager() {
                     tracing::warn!(
                         engine = %self.config.address,

@@ -338,9 +338,8 @@ impl Roster {
         container.nearness = Nearness::Worker;
         let Some(service) = self.services.get(service) else { return };
         container.nearness = Nearness::Here;
-        for (key, value) in &service.labels {
-            container.labels.entry(key.clone()).or_insert_with(|| value.clone());
-        }
+        let own = std::mem::take(&mut container.labels);
+        container.labels = service.labels.clone().into_iter().chain(own).collect();
     }
 
     fn wear_task(&self, container: &mut Container, task: &Task) {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::answer::{self, Node, Read, Role, Service, Stage, SwarmId, Task, Wish};
 use super::roster::{News, Roster, SERVICE_MARK, TASK_MARK};
 use crate::core::container::{Container, ContainerId, Driver, Health, Nearness, RunState};
+use crate::core::few::Few;
 
 const TASKS: &str = include_str!("../../../tests/data/docker/swarm-tasks-20.10.json");
 const SERVICES: &str = include_str!("../../../tests/data/docker/swarm-services-20.10.json");
@@ -132,7 +133,7 @@ fn a_recorded_task_has_the_facts_of_its_container() {
     assert!(container.started_at.is_some());
     assert_eq!(container.labels.iter().collect::<Vec<_>>(), [(&"hapilot.weight".into(), &"7".into())]);
     assert_eq!(container.env.iter().collect::<Vec<_>>(), [(&"VIRTUAL_PORT".into(), &"8000".into())]);
-    let (name, endpoint) = container.networks.first_key_value().unwrap();
+    let (name, endpoint) = container.networks.iter().next().unwrap();
     let network = endpoint.network.as_ref().unwrap();
     assert_eq!(
         (&**name, &*network.id, network.driver),
@@ -285,7 +286,7 @@ fn another_label_of_a_service_reaches_all_its_tasks() {
     assert!(news.changed.iter().all(|container| container.labels["hapilot.host"] == "b.example"));
 
     // It asks for nothing any more.
-    let news = roster.take_services(all(vec![Service { labels: [].into(), speaks: false, ..shop() }]));
+    let news = roster.take_services(all(vec![Service { labels: Few::new(), speaks: false, ..shop() }]));
     assert_eq!((news.changed.len(), news.gone.len()), (2, 1));
     assert!(news.changed.iter().all(|container| !container.labels.contains_key("hapilot.host")));
 }

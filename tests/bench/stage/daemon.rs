@@ -15,7 +15,7 @@ use super::haproxy::Haproxy;
 use super::targets;
 
 /// Nothing that is waited for takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The `n`th container: as large as those that docker compose makes.
 pub fn container(n: usize, host: usize, port: u16) -> FakeContainer {
@@ -46,15 +46,28 @@ pub fn host_name(host: usize) -> String {
     format!("host-{host:04}.example")
 }
 
-/// What hapilot told about one turn that events led to.
+/// What hapilot told about one event.
 #[derive(Clone, Copy, Debug)]
 pub struct Acknowledged {
-    /// Commands that HAProxy acknowledged.
+    /// Commands that HAProxy acknowledged in the turn to which it led.
     pub commands: usize,
-    /// From the arrival of the oldest event.
+    /// From its arrival.
     pub since_event: Duration,
     /// From the end of its inspect.
     pub since_inspect: Duration,
+}
+
+impl Acknowledged {
+    fn read(line: &str) -> Option<Self> {
+        let number = |key: &str| -> Option<u64> {
+            let (_, rest) = line.split_once(key)?;
+            rest.split(' ').next()?.parse().ok()
+        };
+        let commands = usize::try_from(number("commands=")?).ok().filter(|&commands| commands > 0)?;
+        let since_event = Duration::from_micros(number("since_event_us=")?);
+        let since_inspect = Duration::from_micros(number("since_inspect_us=")?);
+        Some(Self { commands, since_event, since_inspect })
+    }
 }
 
 /// hapilot as it is released; killed when dropped.
@@ -106,13 +119,18 @@ impl Daemon {
     /// The next line of its log that `wanted` makes something of, and when it
     /// came.
     pub fn wait_for<T>(&self, what: &str, wanted: impl Fn(&str) -> Option<T>) -> (Instant, T) {
-        let deadline = Instant::now() + PATIENCE;
+        self.within(PATIENCE, wanted).unwrap_or_else(|| panic!("hapilot never said: {what}"))
+    }
+
+    /// The same, if it comes in time.
+    fn within<T>(&self, patience: Duration, wanted: impl Fn(&str) -> Option<T>) -> Option<(Instant, T)> {
+        let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok((at, line)) = self.lines.recv_timeout(left) else { panic!("hapilot never said: {what}") };
+            let (at, line) = self.lines.recv_timeout(left).ok()?;
             assert!(!line.contains("ERROR") && !line.contains("refused"), "{line}");
             if let Some(found) = wanted(&line) {
-                return (at, found);
+                return Some((at, found));
             }
         }
     }
@@ -121,18 +139,14 @@ impl Daemon {
         self.wait_for("converged", |line| line.contains("converged:").then_some(())).0
     }
 
-    /// The next turn that made HAProxy do something.
+    /// The next event that made HAProxy do something.
     pub fn acknowledged(&self) -> (Instant, Acknowledged) {
-        self.wait_for("acknowledged", |line| {
-            let number = |key: &str| -> Option<u64> {
-                let (_, rest) = line.split_once(key)?;
-                rest.split(' ').next()?.parse().ok()
-            };
-            let commands = usize::try_from(number("commands=")?).ok().filter(|&commands| commands > 0)?;
-            let since_event = Duration::from_micros(number("since_event_us=")?);
-            let since_inspect = Duration::from_micros(number("since_inspect_us=")?);
-            Some(Acknowledged { commands, since_event, since_inspect })
-        })
+        self.wait_for("acknowledged", Acknowledged::read)
+    }
+
+    /// The same, if it comes in time.
+    pub fn acknowledged_within(&self, patience: Duration) -> Option<(Instant, Acknowledged)> {
+        self.within(patience, Acknowledged::read)
     }
 
     /// Forgets what it said so far.

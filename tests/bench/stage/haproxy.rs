@@ -59,6 +59,12 @@ impl Haproxy {
         self.rows().count()
     }
 
+    /// How many of them take visitors: up, and neither in drain nor in maint.
+    pub fn serving(&self) -> usize {
+        // Behind the names, ids and the address: srv_op_state 2, srv_admin_state 0.
+        self.rows().filter(|row| row.split(' ').skip(5).take(2).eq(["2", "0"])).count()
+    }
+
     /// The backends that have servers, each once per server.
     pub fn backends(&self) -> Vec<String> {
         self.rows().map(|row| row.split(' ').nth(1).unwrap().to_owned()).collect()
