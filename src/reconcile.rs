@@ -328,7 +328,7 @@ impl Reconcile {
             turn.hoping = self.desired.hoping().count();
             self.pending.add_backends(plan.waiting.iter().map(|waiting| &waiting.server.backend));
             // Whether the better ones have come up or fallen down by then is to be read.
-            let to_drain = plan.waiting.iter().filter(|waiting| waiting.is_to_drain());
+            let to_drain = plan.waiting.iter().filter(|waiting| waiting.to_drain);
             link.reread.extend(to_drain.map(|waiting| waiting.server.backend.clone()));
             if turn.settled && plan.steps == before.steps {
                 // What succeeds as often as it is sent (`unpublish`) is no progress

@@ -89,24 +89,17 @@ pub struct Step {
     pub reason: Reason,
 }
 
-/// A server that is out of service and can't be deleted yet.
+/// A server that has to wait for a later plan: to be deleted, or to drain.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Waiting {
     /// The server.
     pub server: ServerRef,
     /// What it waits for.
     pub reason: &'static str,
-}
-
-/// A server that is worse than others stays for the time being.
-const BETTER_ONES_COME: &str = "better ones are on their way";
-
-impl Waiting {
-    /// It serves, and will drain when those that are better have come.
-    #[must_use]
-    pub fn is_to_drain(&self) -> bool {
-        self.reason == BETTER_ONES_COME
-    }
+    /// It serves, and will drain when those that are better have come. Any other is
+    /// out of service.
+    #[serde(skip)]
+    pub to_drain: bool,
 }
 
 /// What is to be sent, in this order.
@@ -378,7 +371,8 @@ impl Stages {
         if from.admin == Admin::Ready && to.admin == Admin::Drain && filling {
             // HAProxy may refuse one of the better ones, or it is moving and
             // not ready before the next plan.
-            self.waiting.push(Waiting { server: server.clone(), reason: BETTER_ONES_COME });
+            let reason = "better ones are on their way";
+            self.waiting.push(Waiting { server: server.clone(), reason, to_drain: true });
         } else if from.admin != to.admin {
             let stage = match to.admin {
                 // A server that can't answer leaves at once; one that is merely
@@ -416,7 +410,7 @@ impl Stages {
             self.clear_servers.push(Step { command, reason: Reason::SessionLimit });
         }
         if let Some(reason) = keeps_from_deletion(server, from, ground) {
-            self.waiting.push(Waiting { server: server.clone(), reason });
+            self.waiting.push(Waiting { server: server.clone(), reason, to_drain: false });
             return;
         }
         if !ground.capabilities.prompt_deletion && from.address != DISCARD {

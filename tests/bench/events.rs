@@ -4,8 +4,8 @@
 //! An event is a container that joins a host of ten (`docker run`), or dies.
 //! Times come from hapilot's own log, so they have no part of the engine's or of
 //! this program's: from the end of the inspect (or from the event's arrival) to
-//! HAProxy's acknowledgement of the last command that it led to. HAProxy checks all servers
-//! meanwhile, every five seconds, on the same cores.
+//! HAProxy's acknowledgement of the last command that it led to. HAProxy checks all
+//! servers meanwhile, every five seconds, on the same cores.
 
 #![allow(
     clippy::unwrap_used,

@@ -16,6 +16,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -26,7 +27,7 @@ mod engine;
 #[path = "../support/pair.rs"]
 mod pair;
 
-use engine::{SAMPLE, eventually, kill, name_for};
+use engine::{SAMPLE, eventually, kill, name_for, said};
 use pair::{Pair, Side};
 
 /// 200 a second.
@@ -222,14 +223,19 @@ fn planned(pair: &Pair) -> Outcome {
     )
 }
 
-/// The engine starts at once again what lived for ten seconds; what dies earlier it
-/// lets wait, each time twice as long. The rest of a round takes more than six.
-fn let_haproxy_live() {
-    std::thread::sleep(Duration::from_secs(5));
+/// Waits until it has lived for eleven seconds: the engine starts at once again what
+/// lived for ten, and lets wait what dies earlier, each time twice as long.
+fn let_haproxy_live(pair: &Pair) {
+    eventually("HAProxy has lived for eleven seconds", || {
+        let pid = pair.pid(Side::One, "haproxy").to_string();
+        let ps = Command::new("ps").args(["-o", "etimes=", "-p", &pid]).output().unwrap();
+        let age: u32 = said(&ps)?.trim().parse().map_err(|error| format!("{error}"))?;
+        (age >= 11).then_some(()).ok_or_else(|| format!("{age} s"))
+    });
 }
 
 fn haproxy_killed(pair: &Pair) -> Outcome {
-    let_haproxy_live();
+    let_haproxy_live(pair);
     let pid = pair.pid(Side::One, "haproxy");
     // The engine starts it again.
     around(pair, || kill("-KILL", pid), || pair.has_role(Side::Two, "master"), || {})
@@ -323,7 +329,7 @@ fn deployments(pair: &Pair, times: usize) {
         let mut replicas: Vec<String> =
             (0..3).map(|index| start_replica(pair, &format!("old-{round}-{index}"))).collect();
         pair.sides_are_equal();
-        let_haproxy_live();
+        let_haproxy_live(pair);
         let mut took = Duration::ZERO;
         all.push(around(
             pair,

@@ -26,6 +26,7 @@ mod haproxy_model;
 #[path = "../support/invariants.rs"]
 mod invariants;
 mod play;
+mod sight;
 mod stage;
 mod verdict;
 

@@ -16,7 +16,7 @@ use crate::engine::Facts;
 use crate::haproxy_model::{Backend, Haproxy, Release, Server};
 use crate::invariants::{Breaches, serving};
 use crate::play::POOL;
-use crate::stage::seen;
+use crate::sight::seen;
 
 /// Something is not as it should be.
 pub type Flaw = String;

@@ -20,7 +20,11 @@ use hapilot::core::name::{BackendName, ClassName, MapWord, ServerName};
 use hapilot::core::plan::{Ground, Plan, RemovalFacts, doubtful, plan};
 use hapilot::core::simulate::simulate;
 use hapilot::core::state::{Admin, Backend, Making, Map, Observed, Server, State};
-use hapilot::haproxy_config::{ConfigPath, ConfigSettings, Renderer, RuntimeSocket, render};
+
+#[path = "farm_files.rs"]
+mod files;
+
+use files::Files;
 
 /// For how long a server of a slow HAProxy must have been out of service, seconds.
 pub const QUARANTINE_S: u32 = 24;
@@ -422,29 +426,15 @@ pub struct Model {
     /// The servers that the last plan had to leave for later.
     pub waiting: BTreeSet<ServerRef>,
     pending: Scope,
-    /// What writes the files, and keeps what it is not told of.
-    renderer: Renderer,
-    settings: ConfigSettings,
+    files: Files,
 }
 
 impl Model {
     /// hapilot has just met this HAProxy.
     pub fn new(haproxy: Haproxy) -> Self {
         let believed = Observed::default();
-        let path = |text| ConfigPath::new(text).unwrap();
-        let runtime = RuntimeSocket::unix(path("/run/hapilot/admin.sock")).unwrap();
-        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
-        let settings =
-            ConfigSettings { pool_size: 2, ..ConfigSettings::new(path("/run/hapilot"), http, runtime) };
-        Self {
-            haproxy,
-            believed,
-            fresh: false,
-            waiting: BTreeSet::new(),
-            pending: Scope::default(),
-            renderer: Renderer::default(),
-            settings,
-        }
+        let (waiting, pending) = (BTreeSet::new(), Scope::default());
+        Self { haproxy, believed, fresh: false, waiting, pending, files: Files::new() }
     }
 
     /// hapilot starts again and knows nothing but the containers.
@@ -506,8 +496,7 @@ impl Model {
     pub fn plan(&mut self, desired: &mut Desired) -> Plan {
         let touched = desired.compute(&self.believed);
         self.pending.merge(touched.clone());
-        let written = self.renderer.render(&self.settings, desired.state(), touched);
-        assert_eq!(written, render(&self.settings, desired.state()), "the files are behind");
+        self.files.are_up_to_date(desired.state(), touched);
         let scope = std::mem::take(&mut self.pending);
         let changes = diff(&self.believed, desired.state(), &scope);
         self.read_health(&doubtful(&changes, &self.believed));
