@@ -2,9 +2,12 @@
 //!
 //! What lives here: that what was known stays in force, and what makes up for the rest.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::{NEVER, Scene, engine, eventually, web};
+use tokio::sync::Semaphore;
+
+use super::{NEVER, PATIENCE, Scene, engine, eventually, web};
 use crate::fake_docker::{FakeDocker, Fault};
 use hapilot::docker::{Change, Deadlines, DockerAddress, DockerClient, DockerError, WatchConfig};
 
@@ -231,4 +234,18 @@ async fn errors_of_connecting_say_what_to_do() {
     let closed = refused(&format!("tcp://127.0.0.1:{port}")).await;
     assert!(matches!(closed, DockerError::Unreachable { .. }), "{closed}");
     assert!(closed.to_string().contains(&port.to_string()) && closed.is_retryable(), "{closed}");
+}
+
+#[tokio::test]
+async fn an_engine_waits_for_its_turn_to_be_read_but_not_for_ever() {
+    let turns = Arc::new(Semaphore::new(0));
+    let begin = Instant::now();
+    let take_turns = |config: &mut WatchConfig| config.turns = Arc::clone(&turns);
+    let _scene = Scene::settled(engine(), take_turns).await;
+    assert!(begin.elapsed() >= Duration::from_secs(2), "it was not its turn");
+
+    turns.add_permits(1);
+    let _scene = Scene::settled(engine(), take_turns).await;
+    let back = tokio::time::timeout(PATIENCE, turns.acquire()).await;
+    assert!(back.is_ok(), "who has been read lets the next one");
 }
