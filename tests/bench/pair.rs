@@ -20,7 +20,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 #[path = "../support/engine.rs"]
 mod engine;
@@ -227,9 +227,10 @@ fn planned(pair: &Pair) -> Outcome {
 /// lived for ten, and lets wait what dies earlier, each time twice as long.
 fn let_haproxy_live(pair: &Pair) {
     eventually("HAProxy has lived for eleven seconds", || {
-        let pid = pair.pid(Side::One, "haproxy").to_string();
-        let ps = Command::new("ps").args(["-o", "etimes=", "-p", &pid]).output().unwrap();
-        let age: u32 = said(&ps)?.trim().parse().map_err(|error| format!("{error}"))?;
+        let began = pair.docker.inspect(&pair.container(Side::One, "haproxy"), "{{.State.StartedAt}}");
+        let date = Command::new("date").args(["-d", &began, "+%s"]).output().unwrap();
+        let began: u64 = said(&date)?.parse().map_err(|error| format!("{error}"))?;
+        let age = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() - began;
         (age >= 11).then_some(()).ok_or_else(|| format!("{age} s"))
     });
 }
